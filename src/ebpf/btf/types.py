@@ -1,0 +1,352 @@
+"""The types of BTF, one class per kind (Documentation/bpf/btf.rst, section 2.2).
+
+A type belongs to the `BTF` that decoded it, is immutable, and finds the types it refers to by id through
+that BTF; asking the same BTF for the same id gives the same object, so types compare by identity.
+`str(type)` is its C name, such as "struct task_struct *" or "char[16]".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar, cast
+
+from ebpf.errors import BTFError
+
+if TYPE_CHECKING:
+    from ebpf.btf.btf import BTF
+
+T = TypeVar("T", bound="Type")
+
+
+class Kind(IntEnum):
+    """BTF_KIND_* of include/uapi/linux/btf.h."""
+
+    VOID = 0
+    INT = 1
+    PTR = 2
+    ARRAY = 3
+    STRUCT = 4
+    UNION = 5
+    ENUM = 6
+    FWD = 7
+    TYPEDEF = 8
+    VOLATILE = 9
+    CONST = 10
+    RESTRICT = 11
+    FUNC = 12
+    FUNC_PROTO = 13
+    VAR = 14
+    DATASEC = 15
+    FLOAT = 16
+    DECL_TAG = 17
+    TYPE_TAG = 18
+    ENUM64 = 19
+
+
+class Linkage(IntEnum):
+    """The linkage of a function or variable; EXTERN is what the kernel or another object defines."""
+
+    STATIC = 0
+    GLOBAL = 1
+    EXTERN = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Type:
+    """What every type has: its id in its BTF, and its name, empty if it has none."""
+
+    kind: ClassVar[Kind]
+
+    btf: BTF = field(repr=False)
+    id: int
+    name: str
+
+    def __str__(self) -> str:
+        from ebpf.btf.names import declaration
+
+        return declaration(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Void(Type):
+    """The type with id 0: nothing, or the target of `void *`."""
+
+    kind = Kind.VOID
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Int(Type):
+    """An integer, character or boolean."""
+
+    kind = Kind.INT
+
+    size: int  #: bytes
+    bits: int  #: bits that it holds; fewer than 8 * size only in old encodings of bit-fields
+    bit_offset: int  #: where these start; 0 in all that compilers emit today
+    signed: bool
+    is_bool: bool
+    is_char: bool  #: as the encoding says; compilers leave it unset even for `char`
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference(Type):
+    """A type that refers to one other."""
+
+    target_id: int
+
+    @property
+    def target(self) -> Type:
+        """The type it refers to."""
+        return self.btf.type(self.target_id)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pointer(Reference):
+    """A pointer to `target`."""
+
+    kind = Kind.PTR
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Array(Type):
+    """`length` elements; 0 for a flexible array."""
+
+    kind = Kind.ARRAY
+
+    element_id: int
+    index_id: int
+    length: int
+
+    @property
+    def element(self) -> Type:
+        """The type of an element."""
+        return self.btf.type(self.element_id)
+
+    @property
+    def index(self) -> Type:
+        """The type of an index, which nothing depends on."""
+        return self.btf.type(self.index_id)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Member:
+    """A member of a struct or union; `name` is empty for an anonymous struct, union or bit-field."""
+
+    btf: BTF = field(repr=False)
+    name: str
+    type_id: int
+    bit_offset: int  #: from the start of the struct; on big-endian targets from the most significant bit
+    bit_size: int  #: width of a bit-field; 0 for other members, and for bit-fields in the old encoding
+
+    @property
+    def type(self) -> Type:
+        """Its type; that of a bit-field is the declared one."""
+        return self.btf.type(self.type_id)
+
+    @property
+    def offset(self) -> int:
+        """Bytes from the start of the struct; of a bit-field, the byte its first bit is in."""
+        return self.bit_offset >> 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Composite(Type):
+    """A struct or union."""
+
+    size: int  #: bytes
+    members: tuple[Member, ...] = field(repr=False)
+
+    def member(self, name: str) -> Member:
+        """The member of that name; members of anonymous members are not searched. BTFError if absent."""
+        for member in self.members:
+            if member.name == name:
+                return member
+        raise BTFError(f"{self} has no member {name!r}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Struct(Composite):
+    """A struct."""
+
+    kind = Kind.STRUCT
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Union(Composite):
+    """A union: every member starts at offset 0."""
+
+    kind = Kind.UNION
+
+
+class Enumerator(NamedTuple):
+    """A named value of an enum, in its real signedness."""
+
+    name: str
+    value: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Enum(Type):
+    """An enum; BTF_KIND_ENUM64 is one whose `is_wide` is set."""
+
+    kind = Kind.ENUM
+
+    size: int  #: bytes
+    signed: bool
+    is_wide: bool
+    members: tuple[Enumerator, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forward(Type):
+    """A struct or union that is declared but not defined."""
+
+    kind = Kind.FWD
+
+    is_union: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Typedef(Reference):
+    """Another name for `target`."""
+
+    kind = Kind.TYPEDEF
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Volatile(Reference):
+    """`volatile` target."""
+
+    kind = Kind.VOLATILE
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Const(Reference):
+    """`const` target."""
+
+    kind = Kind.CONST
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Restrict(Reference):
+    """`restrict` target, a pointer."""
+
+    kind = Kind.RESTRICT
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TypeTag(Reference):
+    """`target` with the tag `name`: __attribute__((btf_type_tag("name"))), such as "rcu" or "user"."""
+
+    kind = Kind.TYPE_TAG
+
+    is_attribute: bool  #: `name` is a whole attribute instead: __attribute__((name))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeclTag(Reference):
+    """A tag on a declaration: on `target` itself, or on one of its members or parameters."""
+
+    kind = Kind.DECL_TAG
+
+    component: int  #: index of the member or parameter; -1 for the target itself
+    is_attribute: bool  #: `name` is a whole attribute: __attribute__((name))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Function(Reference):
+    """A function; `target` is its FunctionProto."""
+
+    kind = Kind.FUNC
+
+    linkage: Linkage
+
+    @property
+    def proto(self) -> FunctionProto:
+        """Its prototype; BTFError if the BTF says it is something else."""
+        return expect(self.target, FunctionProto)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parameter:
+    """A parameter of a function; prototypes of function pointers leave the names empty."""
+
+    btf: BTF = field(repr=False)
+    name: str
+    type_id: int
+
+    @property
+    def type(self) -> Type:
+        """Its type."""
+        return self.btf.type(self.type_id)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FunctionProto(Type):
+    """What a function takes and returns."""
+
+    kind = Kind.FUNC_PROTO
+
+    return_id: int
+    parameters: tuple[Parameter, ...] = field(repr=False)
+    is_variadic: bool  #: whether more arguments may follow `parameters`
+
+    @property
+    def return_type(self) -> Type:
+        """What it returns; Void for nothing."""
+        return self.btf.type(self.return_id)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Variable(Reference):
+    """A global variable of type `target`."""
+
+    kind = Kind.VAR
+
+    linkage: Linkage
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SectionEntry:
+    """Where a data section holds a variable or, in .ksyms, declares a function; bytes."""
+
+    btf: BTF = field(repr=False)
+    type_id: int
+    offset: int
+    size: int
+
+    @property
+    def type(self) -> Type:
+        """The Variable or Function."""
+        return self.btf.type(self.type_id)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DataSection(Type):
+    """A section of global variables; compilers leave its size, and offsets in it, to the loader."""
+
+    kind = Kind.DATASEC
+
+    size: int
+    entries: tuple[SectionEntry, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Float(Type):
+    """A floating-point number of 2, 4, 8, 12 or 16 bytes."""
+
+    kind = Kind.FLOAT
+
+    size: int
+
+
+#: The references that change nothing about how a value is laid out.
+MODIFIERS = (Typedef, Const, Volatile, Restrict, TypeTag)
+
+
+def expect(type: Type, kind: type[T]) -> T:
+    """The same type, known to be of that class; BTFError if it is not."""
+    if not isinstance(type, kind):
+        raise BTFError(f"BTF type {type.id} is {type.kind.name}, where {kind.__name__} is expected")
+    return cast("T", type)

@@ -1,0 +1,1 @@
+"""The command ebpf: a thin layer over the API."""

@@ -1,0 +1,624 @@
+"""bpf(2), one thin function per command.
+
+Descriptors are ints, which the caller owns; `ebpf.kernel.fd.FD` wraps them. Every failure is an OSError with
+the kernel's errno, for callers to translate into `ebpf.errors`. Numbers are as in `ebpf.uapi`.
+The structures are those of include/uapi/linux/bpf.h; the offsets follow from the layouts.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from ebpf.kernel import system
+from ebpf.kernel.attr import Layout, c_string, call, object_name, writable
+from ebpf.kernel.info import (
+    BTFInfo,
+    LinkInfo,
+    MapInfo,
+    ProgramDump,
+    ProgramInfo,
+    btf_data,
+    btf_info,
+    link_info,
+    map_info,
+    program_dump,
+    program_info,
+)
+from ebpf.kernel.system import Buffer, address_of
+from ebpf.uapi import Command, MapFlags
+
+__all__ = [
+    "BTFInfo",
+    "BatchError",
+    "Kind",
+    "LinkInfo",
+    "MapInfo",
+    "ProgramDump",
+    "ProgramInfo",
+    "TestRun",
+    "btf_data",
+    "btf_info",
+    "btf_load",
+    "enable_stats",
+    "fd_by_id",
+    "ids",
+    "iter_create",
+    "link_create",
+    "link_detach",
+    "link_info",
+    "link_update",
+    "map_create",
+    "map_delete",
+    "map_delete_batch",
+    "map_freeze",
+    "map_info",
+    "map_lookup",
+    "map_lookup_and_delete",
+    "map_lookup_batch",
+    "map_next_key",
+    "map_update",
+    "map_update_batch",
+    "next_id",
+    "obj_get",
+    "obj_pin",
+    "prog_attach",
+    "prog_bind_map",
+    "prog_detach",
+    "prog_load",
+    "prog_query",
+    "prog_stream_read",
+    "prog_test_run",
+    "program_dump",
+    "program_info",
+    "raw_tracepoint_open",
+]
+
+# --- maps -----------------------------------------------------------------------------------------------
+
+_MAP_CREATE = Layout(
+    "map_type:I key_size:I value_size:I max_entries:I map_flags:I inner_map_fd:I numa_node:I map_name:16s"
+    " map_ifindex:I btf_fd:I btf_key_type_id:I btf_value_type_id:I btf_vmlinux_value_type_id:I map_extra:Q"
+    " value_type_btf_obj_fd:i map_token_fd:i"
+)
+
+
+def map_create(
+    type: int,
+    key_size: int,
+    value_size: int,
+    max_entries: int,
+    *,
+    flags: int = 0,
+    name: str = "",
+    inner_map_fd: int = 0,
+    numa_node: int | None = None,
+    btf_fd: int = 0,
+    key_type_id: int = 0,
+    value_type_id: int = 0,
+    vmlinux_value_type_id: int = 0,
+    extra: int = 0,
+    ifindex: int = 0,
+) -> int:
+    """BPF_MAP_CREATE; sizes in bytes. Gives a descriptor. `name` is cut to 15 bytes."""
+    attr = _MAP_CREATE.pack(
+        map_type=type,
+        key_size=key_size,
+        value_size=value_size,
+        max_entries=max_entries,
+        map_flags=flags if numa_node is None else flags | MapFlags.NUMA_NODE,
+        inner_map_fd=inner_map_fd,
+        numa_node=numa_node or 0,
+        map_name=object_name(name),
+        map_ifindex=ifindex,
+        btf_fd=btf_fd,
+        btf_key_type_id=key_type_id,
+        btf_value_type_id=value_type_id,
+        btf_vmlinux_value_type_id=vmlinux_value_type_id,
+        map_extra=extra,
+    )
+    return call(Command.MAP_CREATE, attr)
+
+
+# map_fd, key, value or next_key, flags. A bare struct and not a Layout: these calls are made once per entry.
+_ELEMENT = struct.Struct("=I4xQQQ")
+
+
+def _element(command: Command, fd: int, key: Buffer, value: bytearray | None, flags: int) -> None:
+    held = writable(key) if len(key) else None  # a queue has no keys: the pointer must be NULL
+    attr = bytearray(
+        _ELEMENT.pack(fd, address_of(held) if held else 0, address_of(value) if value else 0, flags)
+    )
+    call(command, attr)
+
+
+def map_lookup(fd: int, key: Buffer, value_size: int, *, flags: int = 0) -> bytes:
+    """The value under `key`; ENOENT if there is none.
+
+    `value_size` is what the kernel writes: for a per-CPU map, the value's size rounded up to 8, times the number
+    of possible CPUs. It trusts that number, so one that is too small would overwrite memory.
+    """
+    value = bytearray(value_size)
+    _element(Command.MAP_LOOKUP_ELEM, fd, key, value, flags)
+    return bytes(value)
+
+
+def map_lookup_and_delete(fd: int, key: Buffer, value_size: int, *, flags: int = 0) -> bytes:
+    """Take a value out: pop or dequeue with key b"" (4.20), or a hash entry (5.14)."""
+    value = bytearray(value_size)
+    _element(Command.MAP_LOOKUP_AND_DELETE_ELEM, fd, key, value, flags)
+    return bytes(value)
+
+
+def map_update(fd: int, key: Buffer, value: Buffer, flags: int = 0) -> None:
+    """Set an entry; `flags` are UpdateFlags: EEXIST with NOEXIST, ENOENT with EXIST, E2BIG if full."""
+    _element(Command.MAP_UPDATE_ELEM, fd, key, writable(value), flags)
+
+
+def map_delete(fd: int, key: Buffer) -> None:
+    """Delete an entry; ENOENT if there is none."""
+    _element(Command.MAP_DELETE_ELEM, fd, key, None, 0)
+
+
+def map_next_key(fd: int, key: Buffer | None, key_size: int) -> bytes:
+    """The key after `key`, or the first for None; ENOENT at the end. A `key` that is gone gives the first."""
+    following = bytearray(key_size)
+    _element(Command.MAP_GET_NEXT_KEY, fd, key or b"", following, 0)
+    return bytes(following)
+
+
+_MAP_FREEZE = Layout("map_fd:I")
+
+
+def map_freeze(fd: int) -> None:
+    """Make the map read-only for user space (5.2); EBUSY while it is mapped writable."""
+    call(Command.MAP_FREEZE, _MAP_FREEZE.pack(map_fd=fd))
+
+
+class BatchError(OSError):
+    """A batch that stopped early; `done` entries were dealt with before."""
+
+    done: int = 0
+
+
+_BATCH = Layout("in_batch:Q out_batch:Q keys:Q values:Q count:I map_fd:I elem_flags:Q flags:Q")
+
+
+def _batch(command: Command, attr: bytearray) -> int:
+    try:
+        call(command, attr)
+    except OSError as error:
+        failure = BatchError(error.errno, error.strerror)
+        failure.done = _BATCH.integer(attr, "count")
+        raise failure from None
+    return _BATCH.integer(attr, "count")
+
+
+class Batch(NamedTuple):
+    """What one step of a batch lookup gave."""
+
+    count: int  #: entries written to the buffers
+    position: bytes | None  #: for the next step; None after the last
+
+
+def map_lookup_batch(
+    fd: int,
+    keys: bytearray | memoryview,
+    values: bytearray | memoryview,
+    count: int,
+    *,
+    position: bytes | None = None,
+    position_size: int = 4,
+    flags: int = 0,
+    delete: bool = False,
+) -> Batch:
+    """Up to `count` entries into the caller's buffers (5.6); `delete` takes them out of the map.
+
+    `position` continues after an earlier step. `position_size` is 4, or the key's size if that is more: some map
+    types (LPM trie) keep a whole key there. Entries that others add or delete between steps may or may not be
+    seen. BatchError ENOSPC: `count` is smaller than one bucket of the hash; use more.
+    """
+    given = writable(position) if position is not None else None
+    out = bytearray(max(position_size, 4))
+    attr = _BATCH.pack(
+        in_batch=address_of(given) if given else 0,
+        out_batch=address_of(out),
+        keys=address_of(keys),
+        values=address_of(values),
+        count=count,
+        map_fd=fd,
+        elem_flags=flags,
+    )
+    command = Command.MAP_LOOKUP_AND_DELETE_BATCH if delete else Command.MAP_LOOKUP_BATCH
+    try:
+        done = _batch(command, attr)
+    except BatchError as error:
+        import errno
+
+        if error.errno == errno.ENOENT:  # the end of the map, with `done` last entries
+            return Batch(error.done, None)
+        raise
+    return Batch(done, bytes(out))
+
+
+def map_update_batch(fd: int, keys: Buffer, values: Buffer, count: int, *, flags: int = 0) -> int:
+    """Set `count` entries (5.6); gives their number. BatchError says how many were set before the failure."""
+    held_keys, held_values = writable(keys), writable(values)
+    attr = _BATCH.pack(
+        keys=address_of(held_keys),
+        values=address_of(held_values),
+        count=count,
+        map_fd=fd,
+        elem_flags=flags,
+    )
+    return _batch(Command.MAP_UPDATE_BATCH, attr)
+
+
+def map_delete_batch(fd: int, keys: Buffer, count: int, *, flags: int = 0) -> int:
+    """Delete `count` entries (5.6). BatchError ENOENT says how many were deleted before one that is not there."""
+    held = writable(keys)
+    attr = _BATCH.pack(keys=address_of(held), count=count, map_fd=fd, elem_flags=flags)
+    return _batch(Command.MAP_DELETE_BATCH, attr)
+
+
+# --- programs -------------------------------------------------------------------------------------------
+
+# attach_prog_fd is a union with attach_btf_obj_fd.
+_PROG_LOAD = Layout(
+    "prog_type:I insn_cnt:I insns:Q license:Q log_level:I log_size:I log_buf:Q kern_version:I prog_flags:I"
+    " prog_name:16s prog_ifindex:I expected_attach_type:I prog_btf_fd:I func_info_rec_size:I func_info:Q"
+    " func_info_cnt:I line_info_rec_size:I line_info:Q line_info_cnt:I attach_btf_id:I attach_prog_fd:I"
+    " core_relo_cnt:I fd_array:Q core_relos:Q core_relo_rec_size:I log_true_size:I prog_token_fd:i"
+    " fd_array_cnt:I"
+)
+FUNC_INFO_SIZE = 8  # struct bpf_func_info: insn_off, type_id
+LINE_INFO_SIZE = 16  # struct bpf_line_info: insn_off, file_name_off, line_off, line_col
+
+
+def prog_load(
+    type: int,
+    instructions: Buffer,
+    license: str,
+    *,
+    name: str = "",
+    attach_type: int = 0,
+    flags: int = 0,
+    kernel_version: int = 0,
+    ifindex: int = 0,
+    btf_fd: int = 0,
+    func_info: Buffer = b"",
+    line_info: Buffer = b"",
+    attach_btf_id: int = 0,
+    attach_prog_fd: int = 0,
+    attach_btf_obj_fd: int = 0,
+    fd_array: Sequence[int] = (),
+    log_level: int = 0,
+    log: bytearray | None = None,
+) -> int:
+    """BPF_PROG_LOAD; gives a descriptor. `name` is cut to 15 bytes.
+
+    The verifier's log is written to `log`, NUL-terminated, if `log_level` is not 0. If it is too small, the
+    kernel fails with ENOSPC, whatever the verdict; from 6.4 on `log` then holds the end, before that the start.
+    """
+    code, license_text = writable(instructions), c_string(license)
+    functions, lines = writable(func_info), writable(line_info)
+    descriptors = bytearray(struct.pack(f"={len(fd_array)}i", *fd_array)) or None
+    attr = _PROG_LOAD.pack(
+        prog_type=type,
+        insn_cnt=len(instructions) // 8,
+        insns=address_of(code),
+        license=address_of(license_text),
+        log_level=log_level,
+        log_size=len(log) if log else 0,
+        log_buf=address_of(log) if log else 0,
+        kern_version=kernel_version,
+        prog_flags=flags,
+        prog_name=object_name(name),
+        prog_ifindex=ifindex,
+        expected_attach_type=attach_type,
+        prog_btf_fd=btf_fd,
+        func_info_rec_size=FUNC_INFO_SIZE if func_info else 0,
+        func_info=address_of(functions) if func_info else 0,
+        func_info_cnt=len(func_info) // FUNC_INFO_SIZE,
+        line_info_rec_size=LINE_INFO_SIZE if line_info else 0,
+        line_info=address_of(lines) if line_info else 0,
+        line_info_cnt=len(line_info) // LINE_INFO_SIZE,
+        attach_btf_id=attach_btf_id,
+        attach_prog_fd=attach_prog_fd or attach_btf_obj_fd,
+        fd_array=address_of(descriptors) if descriptors else 0,
+    )
+    return call(Command.PROG_LOAD, attr)
+
+
+class TestRun(NamedTuple):
+    """What BPF_PROG_TEST_RUN gave."""
+
+    __test__ = False  # the name makes pytest look at it
+
+    retval: int
+    duration: int  #: nanoseconds per repetition, averaged by the kernel
+    data: bytes | None  #: the packet afterwards; None if no room was asked for
+    ctx: bytes | None  #: the context afterwards; None if no room was asked for
+
+
+_TEST_RUN = Layout(
+    "prog_fd:I retval:I data_size_in:I data_size_out:I data_in:Q data_out:Q repeat:I duration:I"
+    " ctx_size_in:I ctx_size_out:I ctx_in:Q ctx_out:Q flags:I cpu:I batch_size:I"
+)
+
+
+def prog_test_run(
+    fd: int,
+    data: Buffer | None,
+    *,
+    data_size_out: int = 0,
+    ctx: Buffer | None = None,
+    ctx_size_out: int = 0,
+    repeat: int = 1,
+    flags: int = 0,
+    cpu: int = 0,
+    batch_size: int = 0,
+) -> TestRun:
+    """BPF_PROG_TEST_RUN (4.12; contexts 4.18 to 5.2 by type).
+
+    Sizes in bytes; ENOSPC if an output does not fit. EINTR means that a signal arrived between repetitions: it
+    is not run again by itself, because the program has already changed its maps.
+    """
+    data_in = writable(data) if data is not None else None
+    ctx_in = writable(ctx) if ctx is not None else None
+    data_out = bytearray(data_size_out) or None
+    ctx_out = bytearray(ctx_size_out) or None
+    attr = _TEST_RUN.pack(
+        prog_fd=fd,
+        data_size_in=len(data) if data is not None else 0,
+        data_size_out=data_size_out,
+        data_in=address_of(data_in) if data_in else 0,
+        data_out=address_of(data_out) if data_out else 0,
+        repeat=repeat,
+        ctx_size_in=len(ctx) if ctx is not None else 0,
+        ctx_size_out=ctx_size_out,
+        ctx_in=address_of(ctx_in) if ctx_in else 0,
+        ctx_out=address_of(ctx_out) if ctx_out else 0,
+        flags=flags,
+        cpu=cpu,
+        batch_size=batch_size,
+    )
+    call(Command.PROG_TEST_RUN, attr)
+    return TestRun(
+        retval=_TEST_RUN.integer(attr, "retval"),
+        duration=_TEST_RUN.integer(attr, "duration"),
+        data=bytes(data_out[: _TEST_RUN.integer(attr, "data_size_out")]) if data_out else None,
+        ctx=bytes(ctx_out[: _TEST_RUN.integer(attr, "ctx_size_out")]) if ctx_out else None,
+    )
+
+
+_PROG_BIND_MAP = Layout("prog_fd:I map_fd:I flags:I")
+
+
+def prog_bind_map(prog_fd: int, map_fd: int) -> None:
+    """Let the program hold a map that its code does not mention (5.10)."""
+    call(Command.PROG_BIND_MAP, _PROG_BIND_MAP.pack(prog_fd=prog_fd, map_fd=map_fd))
+
+
+_STREAM_READ = Layout("stream_buf:Q stream_buf_len:I stream_id:I prog_fd:I")
+
+
+def prog_stream_read(fd: int, stream: int, size: int) -> bytes:
+    """Up to `size` bytes of the program's output stream, 1 (stdout) or 2 (stderr) (6.17); b"" if it is empty."""
+    buffer = bytearray(max(size, 1))
+    attr = _STREAM_READ.pack(
+        stream_buf=address_of(buffer), stream_buf_len=size, stream_id=stream, prog_fd=fd
+    )
+    return bytes(buffer[: call(Command.PROG_STREAM_READ_BY_FD, attr)])
+
+
+# --- BTF ------------------------------------------------------------------------------------------------
+
+_BTF_LOAD = Layout("btf:Q btf_log_buf:Q btf_size:I btf_log_size:I btf_log_level:I btf_log_true_size:I")
+
+
+def btf_load(data: Buffer, *, log_level: int = 0, log: bytearray | None = None) -> int:
+    """BPF_BTF_LOAD (4.18); gives a descriptor."""
+    held = writable(data)
+    attr = _BTF_LOAD.pack(
+        btf=address_of(held),
+        btf_log_buf=address_of(log) if log else 0,
+        btf_size=len(data),
+        btf_log_size=len(log) if log else 0,
+        btf_log_level=log_level,
+    )
+    return call(Command.BTF_LOAD, attr)
+
+
+# --- attachments ----------------------------------------------------------------------------------------
+
+# What follows at offset 16 is a union by attach type: target_btf_id, iter_info, perf_event, kprobe_multi, …
+_LINK_CREATE = struct.Struct("=IIII")
+_TARGET_BTF_ID = struct.Struct("=I")
+
+
+def link_create(
+    prog_fd: int,
+    target: int,
+    attach_type: int,
+    *,
+    flags: int = 0,
+    target_btf_id: int = 0,
+    extra: Buffer = b"",
+) -> int:
+    """BPF_LINK_CREATE (5.7; XDP 5.9); gives a descriptor. `target` is a descriptor or an interface index.
+
+    `extra` is the union at the end of link_create, packed; it excludes `target_btf_id`. What it points to
+    (`system.address_of`), the caller keeps alive.
+    """
+    tail = extra or _TARGET_BTF_ID.pack(target_btf_id)
+    attr = bytearray(_LINK_CREATE.pack(prog_fd, target, attach_type, flags) + bytes(tail))
+    return call(Command.LINK_CREATE, attr + bytes(-len(attr) % 8))
+
+
+_LINK_UPDATE = Layout("link_fd:I new_prog_fd:I flags:I old_prog_fd:I")
+_REPLACE = 1 << 2  # BPF_F_REPLACE
+
+
+def link_update(link_fd: int, prog_fd: int, *, old_prog_fd: int | None = None) -> None:
+    """Put another program behind a link, atomically (5.7); with `old_prog_fd`, EPERM unless that is there now."""
+    attr = _LINK_UPDATE.pack(
+        link_fd=link_fd,
+        new_prog_fd=prog_fd,
+        flags=0 if old_prog_fd is None else _REPLACE,
+        old_prog_fd=old_prog_fd or 0,
+    )
+    call(Command.LINK_UPDATE, attr)
+
+
+_LINK_DETACH = Layout("link_fd:I")
+
+
+def link_detach(fd: int) -> None:
+    """Take the program off, whoever else holds the link (5.9); the link stays, defunct."""
+    call(Command.LINK_DETACH, _LINK_DETACH.pack(link_fd=fd))
+
+
+# target_fd is a union with target_ifindex.
+_PROG_ATTACH = Layout(
+    "target_fd:I attach_bpf_fd:I attach_type:I attach_flags:I replace_bpf_fd:I relative_fd:I"
+    " expected_revision:Q"
+)
+
+
+def prog_attach(prog_fd: int, target: int, attach_type: int, *, flags: int = 0, replace_fd: int = 0) -> None:
+    """BPF_PROG_ATTACH (4.10): attach to a cgroup, sockmap, network namespace or (tcx, 6.6) interface."""
+    attr = _PROG_ATTACH.pack(
+        target_fd=target,
+        attach_bpf_fd=prog_fd,
+        attach_type=attach_type,
+        attach_flags=flags,
+        replace_bpf_fd=replace_fd,
+    )
+    call(Command.PROG_ATTACH, attr)
+
+
+def prog_detach(prog_fd: int, target: int, attach_type: int, *, flags: int = 0) -> None:
+    """BPF_PROG_DETACH; `prog_fd` 0 where the target holds one program only."""
+    attr = _PROG_ATTACH.pack(
+        target_fd=target, attach_bpf_fd=prog_fd, attach_type=attach_type, attach_flags=flags
+    )
+    call(Command.PROG_DETACH, attr)
+
+
+# target_fd is a union with target_ifindex.
+_PROG_QUERY = Layout(
+    "target_fd:I attach_type:I query_flags:I attach_flags:I prog_ids:Q prog_cnt:I prog_attach_flags:Q"
+    " link_ids:Q link_attach_flags:Q revision:Q"
+)
+
+
+def prog_query(target: int, attach_type: int, *, flags: int = 0) -> tuple[int, ...]:
+    """The ids of the programs attached to a target (4.15), in the order they run. flags=1: the effective ones."""
+    room = 64
+    while True:
+        found = bytearray(4 * room)
+        attr = _PROG_QUERY.pack(
+            target_fd=target,
+            attach_type=attach_type,
+            query_flags=flags,
+            prog_ids=address_of(found),
+            prog_cnt=room,
+        )
+        try:
+            call(Command.PROG_QUERY, attr)
+        except OSError as error:
+            import errno
+
+            if error.errno != errno.ENOSPC:
+                raise
+        count = _PROG_QUERY.integer(attr, "prog_cnt")
+        if count <= room:
+            return struct.unpack_from(f"={count}I", found)
+        room = count
+
+
+_RAW_TRACEPOINT = Layout("name:Q prog_fd:I cookie:Q")
+
+
+def raw_tracepoint_open(name: str | None, prog_fd: int, *, cookie: int = 0) -> int:
+    """BPF_RAW_TRACEPOINT_OPEN (4.17); gives a descriptor that is a link. No name for fentry, LSM and the like."""
+    text = c_string(name) if name is not None else None
+    attr = _RAW_TRACEPOINT.pack(name=address_of(text) if text else 0, prog_fd=prog_fd, cookie=cookie)
+    return call(Command.RAW_TRACEPOINT_OPEN, attr)
+
+
+_ITER_CREATE = Layout("link_fd:I flags:I")
+
+
+def iter_create(link_fd: int) -> int:
+    """A descriptor to read one run of an iterator from (5.8)."""
+    return call(Command.ITER_CREATE, _ITER_CREATE.pack(link_fd=link_fd))
+
+
+_ENABLE_STATS = Layout("type:I")
+
+
+def enable_stats() -> int:
+    """Have the kernel count runs and run time of all programs while the descriptor is open (5.8)."""
+    return call(Command.ENABLE_STATS, _ENABLE_STATS.pack(type=0))  # BPF_STATS_RUN_TIME
+
+
+# --- pins and ids ---------------------------------------------------------------------------------------
+
+_OBJ = Layout("pathname:Q bpf_fd:I file_flags:I path_fd:i")
+
+
+def obj_pin(fd: int, path: str | os.PathLike[str]) -> None:
+    """Pin an object under a path in a bpffs; EEXIST if it is taken, EPERM outside a bpffs."""
+    text = c_string(os.fspath(path))
+    call(Command.OBJ_PIN, _OBJ.pack(pathname=address_of(text), bpf_fd=fd))
+
+
+def obj_get(path: str | os.PathLike[str], *, flags: int = 0) -> int:
+    """Open a pinned object; gives a descriptor. `flags` may be MapFlags.RDONLY or WRONLY, for a map."""
+    text = c_string(os.fspath(path))
+    return call(Command.OBJ_GET, _OBJ.pack(pathname=address_of(text), file_flags=flags))
+
+
+class Kind(Enum):
+    """The kinds of object that have ids: the commands that list and open them."""
+
+    PROGRAM = (Command.PROG_GET_NEXT_ID, Command.PROG_GET_FD_BY_ID)
+    MAP = (Command.MAP_GET_NEXT_ID, Command.MAP_GET_FD_BY_ID)
+    LINK = (Command.LINK_GET_NEXT_ID, Command.LINK_GET_FD_BY_ID)
+    BTF = (Command.BTF_GET_NEXT_ID, Command.BTF_GET_FD_BY_ID)
+
+    @property
+    def label(self) -> str:
+        """The name in messages: "program", "map", "link", "BTF"."""
+        return "BTF" if self is Kind.BTF else self.name.lower()
+
+
+# start_id is a union with prog_id, map_id, btf_id and link_id.
+_ID = Layout("start_id:I next_id:I open_flags:I")
+
+
+def next_id(kind: Kind, id: int) -> int | None:
+    """The lowest id above `id`; None after the last. EPERM without CAP_SYS_ADMIN."""
+    attr = _ID.pack(start_id=id)
+    try:
+        call(kind.value[0], attr)
+    except FileNotFoundError:
+        return None
+    return _ID.integer(attr, "next_id")
+
+
+def ids(kind: Kind) -> Iterator[int]:
+    """All ids of that kind, rising. An object may be gone by the time its id is used: expect ENOENT."""
+    id: int | None = 0
+    while (id := next_id(kind, id)) is not None:
+        yield id
+
+
+def fd_by_id(kind: Kind, id: int, *, flags: int = 0) -> int:
+    """Open an object by its id; ENOENT if it is gone. `flags` may be MapFlags.RDONLY or WRONLY, for a map."""
+    return call(kind.value[1], _ID.pack(start_id=id, open_flags=flags))

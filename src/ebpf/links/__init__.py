@@ -1,0 +1,1 @@
+"""Attachments: programs bound to their hooks."""

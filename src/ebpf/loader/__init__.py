@@ -1,0 +1,1 @@
+"""From Spec to the kernel: create maps, relocate, load programs, whole or nothing."""

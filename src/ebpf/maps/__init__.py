@@ -1,0 +1,1 @@
+"""Live maps, typed from BTF."""

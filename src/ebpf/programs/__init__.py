@@ -1,0 +1,1 @@
+"""Live programs: run, pin, inspect, attach."""

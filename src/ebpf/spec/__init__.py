@@ -1,0 +1,1 @@
+"""ELF object to Spec: sections, maps, variables, relocations."""
