@@ -40,7 +40,7 @@ $(VENV)/dev: requirements/dev.lock pyproject.toml | $(VENV)/python
 	@touch $@ $(VENV)/package
 
 demo: $(VENV)/package
-	@$(BIN)/python examples/demo.py
+	@$(BIN)/python examples/demo/demo.py
 
 test: $(VENV)/dev
 	@$(BIN)/python -m pytest

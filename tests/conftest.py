@@ -65,7 +65,9 @@ class State:
             for kind in (bpf.Kind.PROGRAM, bpf.Kind.MAP, bpf.Kind.LINK)
             for number in bpf.ids(kind)
         }
-        self.namespaces = {f"namespace {name}" for name in os.listdir(NETNS_DIR)} if NETNS_DIR.is_dir() else set()
+        self.namespaces = (
+            {f"namespace {name}" for name in os.listdir(NETNS_DIR)} if NETNS_DIR.is_dir() else set()
+        )
         self.interfaces = {f"interface {name}" for name in os.listdir("/sys/class/net")}
         self.mounts = {
             f"bpffs on {fields[1]}"

@@ -7,9 +7,8 @@ that BTF; asking the same BTF for the same id gives the same object, so types co
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
 
 from ebpf.errors import BTFError
 
@@ -52,13 +51,56 @@ class Linkage(IntEnum):
     EXTERN = 2
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Type:
+@dataclass_transform(frozen_default=True, eq_default=False)
+class _Fields(type):
+    """Makes the annotations of a class its slots and the parameters of its constructor.
+
+    To type checkers these are frozen dataclasses. The real ones would take longer to define, at every start
+    of every program, than most programs take to load.
+    """
+
+    _fields: tuple[str, ...]
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> _Fields:
+        annotations: dict[str, str] = namespace.get("__annotations__", {})
+        own = tuple(field for field, kind in annotations.items() if not kind.startswith("ClassVar"))
+        namespace["__slots__"] = own
+        cls = super().__new__(mcs, name, bases, namespace)
+        cls._fields = (*(bases[0]._fields if bases and isinstance(bases[0], _Fields) else ()), *own)
+        return cls
+
+
+class _Frozen(metaclass=_Fields):
+    """The base of the immutable classes here; values come in the order of the annotations."""
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, *values):
+            put = object.__setattr__
+            for field, value in zip(self._fields, values, strict=True):
+                put(self, field, value)
+
+        def __setattr__(self, name, value):
+            raise AttributeError(f"{type(self).__name__} is immutable")
+
+        def __delattr__(self, name):
+            raise AttributeError(f"{type(self).__name__} is immutable")
+
+    def __repr__(self) -> str:
+        shown = (f for f in type(self)._fields if f not in _UNSHOWN)
+        return f"{type(self).__name__}({', '.join(f'{field}={getattr(self, field)!r}' for field in shown)})"
+
+
+#: What a repr leaves out: the owner, and what may be long.
+_UNSHOWN = frozenset({"btf", "members", "parameters", "entries"})
+
+
+class Type(_Frozen):
     """What every type has: its id in its BTF, and its name, empty if it has none."""
 
     kind: ClassVar[Kind]
 
-    btf: BTF = field(repr=False)
+    btf: BTF
     id: int
     name: str
 
@@ -68,14 +110,12 @@ class Type:
         return declaration(self)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Void(Type):
     """The type with id 0: nothing, or the target of `void *`."""
 
     kind = Kind.VOID
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Int(Type):
     """An integer, character or boolean."""
 
@@ -89,7 +129,6 @@ class Int(Type):
     is_char: bool  #: as the encoding says; compilers leave it unset even for `char`
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Reference(Type):
     """A type that refers to one other."""
 
@@ -101,14 +140,12 @@ class Reference(Type):
         return self.btf.type(self.target_id)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Pointer(Reference):
     """A pointer to `target`."""
 
     kind = Kind.PTR
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Array(Type):
     """`length` elements; 0 for a flexible array."""
 
@@ -129,11 +166,10 @@ class Array(Type):
         return self.btf.type(self.index_id)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Member:
+class Member(_Frozen):
     """A member of a struct or union; `name` is empty for an anonymous struct, union or bit-field."""
 
-    btf: BTF = field(repr=False)
+    btf: BTF
     name: str
     type_id: int
     bit_offset: int  #: from the start of the struct; on big-endian targets from the most significant bit
@@ -150,12 +186,11 @@ class Member:
         return self.bit_offset >> 3
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Composite(Type):
     """A struct or union."""
 
     size: int  #: bytes
-    members: tuple[Member, ...] = field(repr=False)
+    members: tuple[Member, ...]
 
     def member(self, name: str) -> Member:
         """The member of that name; members of anonymous members are not searched. BTFError if absent."""
@@ -165,14 +200,12 @@ class Composite(Type):
         raise BTFError(f"{self} has no member {name!r}")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Struct(Composite):
     """A struct."""
 
     kind = Kind.STRUCT
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Union(Composite):
     """A union: every member starts at offset 0."""
 
@@ -186,7 +219,6 @@ class Enumerator(NamedTuple):
     value: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Enum(Type):
     """An enum; BTF_KIND_ENUM64 is one whose `is_wide` is set."""
 
@@ -195,10 +227,9 @@ class Enum(Type):
     size: int  #: bytes
     signed: bool
     is_wide: bool
-    members: tuple[Enumerator, ...] = field(repr=False)
+    members: tuple[Enumerator, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Forward(Type):
     """A struct or union that is declared but not defined."""
 
@@ -207,35 +238,30 @@ class Forward(Type):
     is_union: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Typedef(Reference):
     """Another name for `target`."""
 
     kind = Kind.TYPEDEF
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Volatile(Reference):
     """`volatile` target."""
 
     kind = Kind.VOLATILE
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Const(Reference):
     """`const` target."""
 
     kind = Kind.CONST
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Restrict(Reference):
     """`restrict` target, a pointer."""
 
     kind = Kind.RESTRICT
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class TypeTag(Reference):
     """`target` with the tag `name`: __attribute__((btf_type_tag("name"))), such as "rcu" or "user"."""
 
@@ -244,7 +270,6 @@ class TypeTag(Reference):
     is_attribute: bool  #: `name` is a whole attribute instead: __attribute__((name))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class DeclTag(Reference):
     """A tag on a declaration: on `target` itself, or on one of its members or parameters."""
 
@@ -254,7 +279,6 @@ class DeclTag(Reference):
     is_attribute: bool  #: `name` is a whole attribute: __attribute__((name))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Function(Reference):
     """A function; `target` is its FunctionProto."""
 
@@ -268,11 +292,10 @@ class Function(Reference):
         return expect(self.target, FunctionProto)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Parameter:
+class Parameter(_Frozen):
     """A parameter of a function; prototypes of function pointers leave the names empty."""
 
-    btf: BTF = field(repr=False)
+    btf: BTF
     name: str
     type_id: int
 
@@ -282,14 +305,13 @@ class Parameter:
         return self.btf.type(self.type_id)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class FunctionProto(Type):
     """What a function takes and returns."""
 
     kind = Kind.FUNC_PROTO
 
     return_id: int
-    parameters: tuple[Parameter, ...] = field(repr=False)
+    parameters: tuple[Parameter, ...]
     is_variadic: bool  #: whether more arguments may follow `parameters`
 
     @property
@@ -298,7 +320,6 @@ class FunctionProto(Type):
         return self.btf.type(self.return_id)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Variable(Reference):
     """A global variable of type `target`."""
 
@@ -307,11 +328,10 @@ class Variable(Reference):
     linkage: Linkage
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SectionEntry:
+class SectionEntry(_Frozen):
     """Where a data section holds a variable or, in .ksyms, declares a function; bytes."""
 
-    btf: BTF = field(repr=False)
+    btf: BTF
     type_id: int
     offset: int
     size: int
@@ -322,17 +342,15 @@ class SectionEntry:
         return self.btf.type(self.type_id)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class DataSection(Type):
     """A section of global variables; compilers leave its size, and offsets in it, to the loader."""
 
     kind = Kind.DATASEC
 
     size: int
-    entries: tuple[SectionEntry, ...] = field(repr=False)
+    entries: tuple[SectionEntry, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Float(Type):
     """A floating-point number of 2, 4, 8, 12 or 16 bytes."""
 
@@ -349,4 +367,4 @@ def expect(type: Type, kind: type[T]) -> T:
     """The same type, known to be of that class; BTFError if it is not."""
     if not isinstance(type, kind):
         raise BTFError(f"BTF type {type.id} is {type.kind.name}, where {kind.__name__} is expected")
-    return cast("T", type)
+    return type

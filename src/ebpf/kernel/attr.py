@@ -1,16 +1,17 @@
 """Packing union bpf_attr (linux/bpf.h), and the call that carries it.
 
 A layout lists the fields of one member of the union in order, so that each offset follows from the fields
-before it. Fields left out are zero: that is what lets a kernel that does not know the newer ones accept the call.
+before it. Fields left out are zero: that is why a kernel that does not know the newer ones accepts the call.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import sys
 
-from ebpf.kernel import system
+from ebpf.kernel import memlock, system
 from ebpf.uapi import Command
 
 _SIZES = {"I": 4, "i": 4, "Q": 8, "B": 1}
@@ -55,8 +56,19 @@ class Layout:
 
 
 def call(command: Command, attr: bytearray) -> int:
-    """bpf(2); OSError with the kernel's errno."""
+    """bpf(2); OSError with the kernel's errno.
+
+    Where EPERM may be RLIMIT_MEMLOCK's answer (before 5.11), the limit is raised and the call made again.
+    """
+    try:
+        return system.current().bpf(command, attr)
+    except PermissionError as error:
+        if error.errno != errno.EPERM or command not in _COUNTED or not memlock.raise_limit():
+            raise
     return system.current().bpf(command, attr)
+
+
+_COUNTED = frozenset({Command.MAP_CREATE, Command.PROG_LOAD, Command.BTF_LOAD})
 
 
 def writable(data: system.Buffer) -> bytearray:
@@ -70,5 +82,5 @@ def c_string(text: str) -> bytearray:
 
 
 def object_name(name: str) -> bytes:
-    """A name for the kernel, which keeps 15 bytes of it (16 with the NUL); longer ones are cut, as libbpf does."""
+    """A name for the kernel, which keeps 15 bytes of it and a NUL; longer ones are cut, as libbpf does."""
     return name.encode()[:15]

@@ -7,13 +7,13 @@ The structures are those of include/uapi/linux/bpf.h; the offsets follow from th
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from ebpf.kernel import system
 from ebpf.kernel.attr import Layout, c_string, call, object_name, writable
 from ebpf.kernel.info import (
     BTFInfo,
@@ -33,6 +33,7 @@ from ebpf.uapi import Command, MapFlags
 
 __all__ = [
     "BTFInfo",
+    "Batch",
     "BatchError",
     "Kind",
     "LinkInfo",
@@ -138,8 +139,8 @@ def _element(command: Command, fd: int, key: Buffer, value: bytearray | None, fl
 def map_lookup(fd: int, key: Buffer, value_size: int, *, flags: int = 0) -> bytes:
     """The value under `key`; ENOENT if there is none.
 
-    `value_size` is what the kernel writes: for a per-CPU map, the value's size rounded up to 8, times the number
-    of possible CPUs. It trusts that number, so one that is too small would overwrite memory.
+    `value_size` is what the kernel writes: for a per-CPU map, the value's size rounded up to 8, times the
+    number of possible CPUs. The kernel trusts it: one that is too small overwrites this process's memory.
     """
     value = bytearray(value_size)
     _element(Command.MAP_LOOKUP_ELEM, fd, key, value, flags)
@@ -200,7 +201,7 @@ def _batch(command: Command, attr: bytearray) -> int:
 class Batch(NamedTuple):
     """What one step of a batch lookup gave."""
 
-    count: int  #: entries written to the buffers
+    entries: int  #: how many were written to the buffers
     position: bytes | None  #: for the next step; None after the last
 
 
@@ -217,9 +218,9 @@ def map_lookup_batch(
 ) -> Batch:
     """Up to `count` entries into the caller's buffers (5.6); `delete` takes them out of the map.
 
-    `position` continues after an earlier step. `position_size` is 4, or the key's size if that is more: some map
-    types (LPM trie) keep a whole key there. Entries that others add or delete between steps may or may not be
-    seen. BatchError ENOSPC: `count` is smaller than one bucket of the hash; use more.
+    `position` continues after an earlier step. `position_size` is 4, or the key's size if that is more: some
+    map types (LPM trie) keep a whole key there. Entries that others add or delete between steps may or may
+    not be seen. BatchError ENOSPC: `count` is smaller than one bucket of the hash; use more.
     """
     given = writable(position) if position is not None else None
     out = bytearray(max(position_size, 4))
@@ -236,8 +237,6 @@ def map_lookup_batch(
     try:
         done = _batch(command, attr)
     except BatchError as error:
-        import errno
-
         if error.errno == errno.ENOENT:  # the end of the map, with `done` last entries
             return Batch(error.done, None)
         raise
@@ -258,7 +257,7 @@ def map_update_batch(fd: int, keys: Buffer, values: Buffer, count: int, *, flags
 
 
 def map_delete_batch(fd: int, keys: Buffer, count: int, *, flags: int = 0) -> int:
-    """Delete `count` entries (5.6). BatchError ENOENT says how many were deleted before one that is not there."""
+    """Delete `count` entries (5.6). BatchError ENOENT: how many were deleted before one that is not there."""
     held = writable(keys)
     attr = _BATCH.pack(keys=address_of(held), count=count, map_fd=fd, elem_flags=flags)
     return _batch(Command.MAP_DELETE_BATCH, attr)
@@ -301,7 +300,7 @@ def prog_load(
     """BPF_PROG_LOAD; gives a descriptor. `name` is cut to 15 bytes.
 
     The verifier's log is written to `log`, NUL-terminated, if `log_level` is not 0. If it is too small, the
-    kernel fails with ENOSPC, whatever the verdict; from 6.4 on `log` then holds the end, before that the start.
+    kernel fails with ENOSPC, whatever the verdict; `log` then holds the end (from 6.4 on) or the start.
     """
     code, license_text = writable(instructions), c_string(license)
     functions, lines = writable(func_info), writable(line_info)
@@ -336,8 +335,6 @@ def prog_load(
 class TestRun(NamedTuple):
     """What BPF_PROG_TEST_RUN gave."""
 
-    __test__ = False  # the name makes pytest look at it
-
     retval: int
     duration: int  #: nanoseconds per repetition, averaged by the kernel
     data: bytes | None  #: the packet afterwards; None if no room was asked for
@@ -364,8 +361,8 @@ def prog_test_run(
 ) -> TestRun:
     """BPF_PROG_TEST_RUN (4.12; contexts 4.18 to 5.2 by type).
 
-    Sizes in bytes; ENOSPC if an output does not fit. EINTR means that a signal arrived between repetitions: it
-    is not run again by itself, because the program has already changed its maps.
+    Sizes in bytes; ENOSPC if an output does not fit. EINTR means that a signal arrived between repetitions:
+    it is not run again by itself, because the program may have changed its maps already.
     """
     data_in = writable(data) if data is not None else None
     ctx_in = writable(ctx) if ctx is not None else None
@@ -407,11 +404,9 @@ _STREAM_READ = Layout("stream_buf:Q stream_buf_len:I stream_id:I prog_fd:I")
 
 
 def prog_stream_read(fd: int, stream: int, size: int) -> bytes:
-    """Up to `size` bytes of the program's output stream, 1 (stdout) or 2 (stderr) (6.17); b"" if it is empty."""
+    """Up to `size` bytes of the program's output stream 1 (stdout) or 2 (stderr), or b"" (6.17)."""
     buffer = bytearray(max(size, 1))
-    attr = _STREAM_READ.pack(
-        stream_buf=address_of(buffer), stream_buf_len=size, stream_id=stream, prog_fd=fd
-    )
+    attr = _STREAM_READ.pack(stream_buf=address_of(buffer), stream_buf_len=size, stream_id=stream, prog_fd=fd)
     return bytes(buffer[: call(Command.PROG_STREAM_READ_BY_FD, attr)])
 
 
@@ -464,7 +459,7 @@ _REPLACE = 1 << 2  # BPF_F_REPLACE
 
 
 def link_update(link_fd: int, prog_fd: int, *, old_prog_fd: int | None = None) -> None:
-    """Put another program behind a link, atomically (5.7); with `old_prog_fd`, EPERM unless that is there now."""
+    """Put another program behind a link, atomically (5.7); EPERM if `old_prog_fd` is given and not there."""
     attr = _LINK_UPDATE.pack(
         link_fd=link_fd,
         new_prog_fd=prog_fd,
@@ -517,7 +512,7 @@ _PROG_QUERY = Layout(
 
 
 def prog_query(target: int, attach_type: int, *, flags: int = 0) -> tuple[int, ...]:
-    """The ids of the programs attached to a target (4.15), in the order they run. flags=1: the effective ones."""
+    """The ids of the programs attached to a target (4.15), as they run. flags=1: the effective ones."""
     room = 64
     while True:
         found = bytearray(4 * room)
@@ -531,8 +526,6 @@ def prog_query(target: int, attach_type: int, *, flags: int = 0) -> tuple[int, .
         try:
             call(Command.PROG_QUERY, attr)
         except OSError as error:
-            import errno
-
             if error.errno != errno.ENOSPC:
                 raise
         count = _PROG_QUERY.integer(attr, "prog_cnt")
@@ -545,7 +538,7 @@ _RAW_TRACEPOINT = Layout("name:Q prog_fd:I cookie:Q")
 
 
 def raw_tracepoint_open(name: str | None, prog_fd: int, *, cookie: int = 0) -> int:
-    """BPF_RAW_TRACEPOINT_OPEN (4.17); gives a descriptor that is a link. No name for fentry, LSM and the like."""
+    """BPF_RAW_TRACEPOINT_OPEN (4.17); gives a descriptor that is a link. No name for fentry, LSM, …"""
     text = c_string(name) if name is not None else None
     attr = _RAW_TRACEPOINT.pack(name=address_of(text) if text else 0, prog_fd=prog_fd, cookie=cookie)
     return call(Command.RAW_TRACEPOINT_OPEN, attr)
@@ -614,9 +607,10 @@ def next_id(kind: Kind, id: int) -> int | None:
 
 def ids(kind: Kind) -> Iterator[int]:
     """All ids of that kind, rising. An object may be gone by the time its id is used: expect ENOENT."""
-    id: int | None = 0
-    while (id := next_id(kind, id)) is not None:
+    id = next_id(kind, 0)
+    while id is not None:
         yield id
+        id = next_id(kind, id)
 
 
 def fd_by_id(kind: Kind, id: int, *, flags: int = 0) -> int:

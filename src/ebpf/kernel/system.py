@@ -1,7 +1,7 @@
 """The choke point for the system calls that Python has no function for.
 
-Everything else in this package reaches bpf(2), perf_event_open(2), setns(2), unshare(2), mount(2) and umount2(2)
-through `current()`, so that a unit test can stand in for the kernel:
+Everything else in this package reaches bpf(2), perf_event_open(2), setns(2), unshare(2), mount(2) and
+umount2(2) through `current()`, so that a unit test can stand in for the kernel:
 
     with system.use(fake):
         ...
@@ -93,7 +93,7 @@ _NUMBERS: dict[tuple[str, int], Numbers] = {
 
 
 def call_numbers(machine: str, pointer_bits: int) -> Numbers:
-    """The numbers for a process on `machine`; UnsupportedError for an architecture that is not in the table."""
+    """The numbers for a process on `machine`; UnsupportedError for an architecture not in the table."""
     try:
         return _NUMBERS[machine, pointer_bits]
     except KeyError:
@@ -147,20 +147,25 @@ class LinuxSystem:
                 return self._checked(result)
 
     def perf_event_open(self, attr: bytearray, pid: int, cpu: int, group_fd: int, flags: int) -> int:
+        """See perf_event_open(2)."""
         number = self._numbers.perf_event_open
         return self._checked(self._perf_event_open(number, address_of(attr), pid, cpu, group_fd, flags))
 
     def mount(self, source: str, target: str, filesystem: str, flags: int = 0, data: str = "") -> None:
+        """See mount(2)."""
         encoded = (os.fsencode(source), os.fsencode(target), filesystem.encode())
         self._checked(self._libc.mount(*encoded, flags, data.encode()), target)
 
     def umount(self, target: str, flags: int = 0) -> None:
+        """See umount2(2)."""
         self._checked(self._libc.umount2(os.fsencode(target), flags), target)
 
     def setns(self, fd: int, kind: int) -> None:
+        """See setns(2)."""
         self._checked(self._libc.setns(fd, kind))
 
     def unshare(self, flags: int) -> None:
+        """See unshare(2)."""
         self._checked(self._libc.unshare(flags))
 
 

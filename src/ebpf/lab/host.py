@@ -84,11 +84,13 @@ class Host:
     def ping(
         self, address: str, *, count: int = 3, timeout: float = 1.0, payload: bytes = b"ebpf lab"
     ) -> PingResult:
-        """Send `count` echo requests one after the other, waiting at most `timeout` seconds for each answer."""
+        """Send `count` echo requests in turn, waiting at most `timeout` seconds for each answer."""
         v6 = ip_address(address).version == 6
         family = socket.AF_INET6 if v6 else socket.AF_INET
         times: list[float] = []
-        with self.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP) as sock:
+        with self.socket(
+            family, socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP
+        ) as sock:
             identifier = id(sock) & 0xFFFF
             for sequence in range(1, count + 1):
                 request = ICMPV6_ECHO_REQUEST if v6 else ICMP_ECHO_REQUEST

@@ -123,7 +123,9 @@ class Lab:
             for place, number in enumerate(numbers):
                 link = present.get(f"eth{place}")
                 if link is not None:
-                    host.interfaces.append(_interface(link.name, link.index, number, 2 if number == position else 1))
+                    host.interfaces.append(
+                        _interface(link.name, link.index, number, 2 if number == position else 1)
+                    )
 
 
 def names() -> list[str]:
@@ -154,7 +156,10 @@ def _interface(name: str, index: int, number: int, side: int) -> Interface:
 
 def _join(number: int, left: Host, right: Host) -> None:
     """Make veth pair `number` between two hosts."""
-    ends = [(host, _interface(f"eth{len(host.interfaces)}", 0, number, side)) for side, host in ((1, left), (2, right))]
+    ends = [
+        (host, _interface(f"eth{len(host.interfaces)}", 0, number, side))
+        for side, host in ((1, left), (2, right))
+    ]
     with left.entered(), namespaces.opened(right.namespace) as peer_namespace:
         netlink.create_veth(ends[0][1].name, ends[1][1].name, peer_netns=peer_namespace)
     for host, plan in ends:

@@ -1,4 +1,4 @@
-"""Frames as bytes, for `Program.run`, `Host.send_frame` and tests: Ethernet, VLAN, IPv4, IPv6, UDP, TCP, ICMP."""
+"""Frames as bytes, for `Program.run`, `Host.send_frame` and tests: Ethernet to UDP, TCP and ICMP."""
 
 from __future__ import annotations
 
@@ -46,7 +46,13 @@ def ethernet(
 
 
 def ip(
-    payload: bytes, *, protocol: int, source: Address, destination: Address, ttl: int = 64, options: bytes = b""
+    payload: bytes,
+    *,
+    protocol: int,
+    source: Address,
+    destination: Address,
+    ttl: int = 64,
+    options: bytes = b"",
 ) -> bytes:
     """An IPv4 or IPv6 packet, by the addresses' family; `options` are IPv4's, a multiple of 4 bytes."""
     src, dst = ip_address(source), ip_address(destination)

@@ -1,4 +1,4 @@
-"""What is written down of each lab, under /run, so that it can be found again and cleaned up after a crash."""
+"""What is written down of each lab, under /run, to find it again and clean up after a crash."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def create(name: str, hosts: list[str], owner: int | None) -> None:
     try:
         folder(name).mkdir(parents=True)
     except FileExistsError:
-        raise Error(f"a lab named {name!r} is up already", hint=f"take it down: ebpf lab down {name}") from None
+        raise Error(
+            f"a lab named {name!r} is up already", hint=f"take it down: ebpf lab down {name}"
+        ) from None
     except PermissionError as error:
         from ebpf.kernel import privileges
 

@@ -56,16 +56,17 @@ class MapSpec:
     pinning: Pinning = Pinning.NONE
     inner: MapSpec | None = None  #: the template of a map-in-map
     slots: dict[int, str] = field(default_factory=dict)
-    """Initial entries by index: names of maps (map-in-map) or programs (prog array)."""
+    """Initial entries by index: names of maps (map-in-map) or programs (prog array; for struct_ops the index
+    is the member's)."""
     data: bytearray | None = None
-    """Initial bytes, for the maps behind .data, .rodata and .bss; None for all others."""
+    """Initial bytes, for the maps behind .data, .rodata and .bss, and for struct_ops; None for all others."""
     numa_node: int | None = None
     extra: int = 0  #: map_extra: hash count of a bloom filter, address of an arena
 
     @property
     def is_data(self) -> bool:
         """Whether it holds global variables."""
-        return self.data is not None
+        return self.data is not None and self.type is not MapType.STRUCT_OPS
 
     @property
     def is_readonly(self) -> bool:
@@ -101,6 +102,7 @@ class ProgramSpec:
     flags: int = 0  #: ProgramFlags
     autoload: bool = True  #: False for a section that starts with "?"
     type_id: int = 0  #: of its BTF function; 0 without BTF
+    inferred: bool = False  #: the section has none of libbpf's names; `type` follows from what is plain
 
 
 @dataclass(slots=True)

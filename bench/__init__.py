@@ -1,0 +1,1 @@
+"""Timings against the peers, all in one run on one machine: `make bench`."""

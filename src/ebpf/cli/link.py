@@ -1,0 +1,95 @@
+"""`ebpf link`: what is attached where."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ebpf.cli import output
+from ebpf.cli.command import Lazy, LazyGroup, json_option
+from ebpf.cli.output import Column
+from ebpf.kernel.bpf import Kind, LinkInfo
+from ebpf.uapi import AttachType
+
+COMMANDS = {"list": Lazy("link:list_links", "List the links in the kernel.")}
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS)
+def link() -> None:
+    """BPF links: what is attached where, and who holds it.
+
+    XDP programs attached without a link are in `ebpf xdp status`.
+
+    \b
+    Example:
+      ebpf link list
+    """
+
+
+@click.command()
+@json_option
+def list_links(as_json: bool) -> None:
+    """List the links in the kernel.
+
+    \b
+    Example:
+      ebpf link list --json
+    """
+    from ebpf.cli import objects
+
+    names = {info.id: objects.program_name(info) for info in objects.programs()}
+    pins = objects.pins()
+    processes = objects.holders([Kind.LINK])
+    if as_json:
+        output.print_json(
+            [
+                {
+                    "id": info.id,
+                    "type": objects.link_type(info),
+                    "attach_type": objects.type_label(AttachType, info.attach_type) or None,
+                    "program": {"id": info.program_id, "name": names.get(info.program_id, "")},
+                    "ifindex": info.ifindex or None,
+                    "target": info.target or None,
+                    "details": dict(info.details),
+                    "pinned": pins.get(objects.Place(Kind.LINK, info.id), []),
+                    "held_by": [
+                        process._asdict() for process in processes.get(objects.Place(Kind.LINK, info.id), [])
+                    ],
+                }
+                for info in objects.links()
+            ]
+        )
+        return
+    columns = [
+        Column("id", "cyan", right=True),
+        Column("type"),
+        Column("program", "bold", wrap=True),
+        Column("attached to", wrap=True),
+        Column("held by", "dim", wrap=True),
+    ]
+
+    def row(info: LinkInfo) -> tuple[str, ...]:
+        place = objects.Place(Kind.LINK, info.id)
+        held: list[Any] = [*pins.get(place, []), *processes.get(place, [])]
+        return (
+            str(info.id),
+            objects.link_type(info),
+            f"{names.get(info.program_id, '')} ({info.program_id})" if info.program_id else "-",
+            _target(info),
+            ", ".join(map(str, held)) or "-",
+        )
+
+    output.print_table(columns, [row(info) for info in objects.links()], empty="no links in the kernel")
+
+
+def _target(info: LinkInfo) -> str:
+    from ebpf.cli import objects
+
+    parts = [
+        info.target,
+        f"ifindex {info.ifindex}" if info.ifindex else "",
+        objects.type_label(AttachType, info.attach_type),
+        *(f"{name} {value}" for name, value in info.details.items()),
+    ]
+    return ", ".join(part for part in parts if part) or "detached"

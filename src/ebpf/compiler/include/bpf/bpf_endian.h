@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Byte order. Each macro keeps the width of its name, and is a constant expression when its argument is one,
+ * so that it may stand in `case` labels and initialisers.
+ */
+#ifndef __BPF_ENDIAN__
+#define __BPF_ENDIAN__
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+# define ___bpf_order16(x) __builtin_bswap16((unsigned short)(x))
+# define ___bpf_order32(x) __builtin_bswap32((unsigned int)(x))
+# define ___bpf_order64(x) __builtin_bswap64((unsigned long long)(x))
+#elif __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+# define ___bpf_order16(x) ((unsigned short)(x))
+# define ___bpf_order32(x) ((unsigned int)(x))
+# define ___bpf_order64(x) ((unsigned long long)(x))
+#else
+# error "This compiler does not say which byte order it compiles for."
+#endif
+
+/* Host to network, network to host: 16 and 32 bits. */
+#define bpf_htons(x) ___bpf_order16(x)
+#define bpf_ntohs(x) ___bpf_order16(x)
+#define bpf_htonl(x) ___bpf_order32(x)
+#define bpf_ntohl(x) ___bpf_order32(x)
+
+/* 64 bits. */
+#define bpf_cpu_to_be64(x) ___bpf_order64(x)
+#define bpf_be64_to_cpu(x) ___bpf_order64(x)
+
+#endif /* __BPF_ENDIAN__ */

@@ -1,0 +1,170 @@
+"""Reading a compiled object into a Spec."""
+
+from __future__ import annotations
+
+import builtins
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ebpf.btf import types as t
+from ebpf.btf.btf import BTF
+from ebpf.btf.ext import parse_ext
+from ebpf.btf.layout import resolve
+from ebpf.errors import BTFError, ObjectError
+from ebpf.spec.code import Function, find_functions, read_instructions
+from ebpf.spec.elf import Elf
+from ebpf.spec.externs import KCONFIG, kconfig_map, read_externs
+from ebpf.spec.legacy_maps import read_legacy_maps
+from ebpf.spec.maps import read_maps, read_slots
+from ebpf.spec.model import FunctionSpec, MapSpec, ProgramSpec, Spec
+from ebpf.spec.relocations import Resolver
+from ebpf.spec.sections import match
+from ebpf.spec.source import ObjectSource
+from ebpf.spec.struct_ops import read_struct_ops
+from ebpf.spec.variables import read_data, read_variables
+
+
+def open(path: str | os.PathLike[str]) -> Spec:
+    """Read the object file that `clang -target bpf -c` wrote. Needs no privileges and touches no kernel.
+
+    The Spec is named after the file, up to its first dot. Raises ObjectError for a file that cannot be read,
+    is no BPF object, or is malformed.
+    """
+    path = Path(path)
+    try:
+        with builtins.open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        raise ObjectError(f"there is no file {str(path)!r}") from None
+    except OSError as error:
+        raise ObjectError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+    try:
+        return read_object(data, name=path.name.partition(".")[0] or path.name)
+    except ObjectError as error:
+        if path.suffix in (".c", ".h"):
+            raise ObjectError(error.message, hint="it is C source: use ebpf.compile() for it") from None
+        raise
+
+
+def read_object(data: bytes, *, name: str) -> Spec:
+    """Read an ELF object that is in memory; `name` is that of the Spec.
+
+    Raises ObjectError for what is no BPF object or contradicts itself, BTFError for malformed types.
+    """
+    elf = Elf(data, name=name)
+    btf = ext = None
+    section = elf.section(".BTF")
+    if section is not None and section.size:
+        btf = BTF.from_bytes(elf.data(section))
+        if btf.byteorder != elf.byteorder:
+            raise BTFError(f"{name}: a {elf.byteorder}-endian object with {btf.byteorder}-endian BTF")
+        section = elf.section(".BTF.ext")
+        if section is not None and section.size:
+            ext = parse_ext(bytes(elf.data(section)), btf)
+    source = ObjectSource(name, elf, btf, ext)
+
+    functions = find_functions(source)
+    places = read_maps(source) + read_legacy_maps(source, functions)
+    read_slots(source, places, functions)
+    data_maps = read_data(source)
+    variables = read_variables(source, data_maps)
+    externs = read_externs(source)
+    resolver = Resolver(
+        source,
+        functions=functions,
+        maps={(place.section, place.offset): place.spec.name for place in places},
+        data=data_maps,
+        externs=externs,
+    )
+    read_instructions(source, functions, resolver)
+
+    kconfig = kconfig_map(externs, source.data_section(KCONFIG))
+    maps = [
+        *(place.spec for place in places),
+        *data_maps.values(),
+        *([kconfig] if kconfig else []),
+        *read_struct_ops(source, functions),
+    ]
+    programs = [function for function in functions if _is_program(function, functions)]
+    return Spec(
+        name,
+        programs={function.name: _program(source, function) for function in programs},
+        functions={
+            function.name: FunctionSpec(
+                function.name,
+                function.section.name,
+                function.instructions,
+                function.is_global,
+                function.type_id,
+            )
+            for function in functions
+            if function not in programs
+        },
+        maps=_by_name(source, maps),
+        variables=variables,
+        externs=externs,
+        btf=btf,
+        license=_license(source),
+        kernel_version=_version(source),
+        byteorder=elf.byteorder,
+        diagnostics=tuple(source.diagnostics),
+    )
+
+
+def _by_name(source: ObjectSource, maps: Sequence[MapSpec]) -> dict[str, MapSpec]:
+    named: dict[str, MapSpec] = {}
+    for spec in maps:
+        if spec.name in named:
+            raise source.error(f"two maps are named {spec.name!r}")
+        named[spec.name] = spec
+    return named
+
+
+def _is_program(function: Function, functions: Sequence[Function]) -> bool:
+    # As libbpf: code without SEC() that stands alone can only be meant to be loaded.
+    return function.is_program or (len(functions) == 1 and function.symbol.is_global)
+
+
+def _program(source: ObjectSource, function: Function) -> ProgramSpec:
+    section = function.section.name
+    found = match(section, context=_context(source, function))
+    spec = ProgramSpec(
+        function.name,
+        section.removeprefix("?"),
+        function.instructions,
+        autoload=not section.startswith("?"),
+        type_id=function.type_id,
+    )
+    if found is not None:
+        spec.type, spec.attach_type, spec.flags = found.type, found.attach_type, found.flags
+        spec.attach_to, spec.inferred = found.attach_to, found.inferred
+    return spec
+
+
+def _context(source: ObjectSource, function: Function) -> str | None:
+    """The name of the struct that the function's first parameter points to, where BTF tells."""
+    if source.btf is None or not function.type_id:
+        return None
+    type = source.btf.type(function.type_id)
+    if not isinstance(type, t.Function) or not type.proto.parameters:
+        return None
+    pointer = resolve(type.proto.parameters[0].type)
+    target = resolve(pointer.target) if isinstance(pointer, t.Pointer) else None
+    return target.name if isinstance(target, t.Struct | t.Forward) else None
+
+
+def _license(source: ObjectSource) -> str:
+    section = source.elf.section("license")
+    if section is None:
+        return ""
+    return bytes(source.elf.data(section)).partition(b"\0")[0].decode("utf-8", "backslashreplace")
+
+
+def _version(source: ObjectSource) -> int:
+    section = source.elf.section("version")
+    if section is None:
+        return 0
+    if section.size != 4:
+        raise source.error(f"section 'version' holds {section.size} bytes; a 32-bit number is expected")
+    return int.from_bytes(source.elf.data(section), source.elf.byteorder)
