@@ -76,7 +76,15 @@ class State:
         }
 
     def left_over_since(self, before: State) -> list[str]:
-        """What is here now and was not before."""
+        """What is here now and was not before; objects that other processes hold are theirs."""
+        from ebpf.kernel import owners
+
+        theirs = {
+            f"{kind.name.lower()} {number}"
+            for (kind, number), holders in owners.find_owners().items()
+            if all(holder.pid != os.getpid() for holder in holders)
+        }
+        self.objects -= theirs
         descriptors = [
             f"{name} ({target})"
             for name, target in self.descriptors.items()

@@ -130,6 +130,21 @@ class BTF:
             return Kind(self._words[self._offsets[place] + 1] >> 24 & 0x1F)
         return self.type(id).kind
 
+    def record(self, id: int) -> array[int]:
+        """A copy of the record of a type, in words; what each is depends on its kind, as btf.rst says."""
+        place = id - self.first_id
+        if place < 0 and self.base is not None:
+            return self.base.record(id)
+        if not 0 <= place < len(self._offsets):
+            raise BTFError(f"BTF has no type {id}: its ids end at {self.end_id - 1}")
+        following = place + 1
+        end = self._offsets[following] if following < len(self._offsets) else len(self._words)
+        return self._words[self._offsets[place] : end]
+
+    def string_bytes(self) -> bytes:
+        """Its own string section, without that of its base."""
+        return self._data[self._strings_start : self._strings_stop]
+
     def of_kind(self, *kinds: builtins.type[T]) -> Iterator[T]:
         """Its own types of these classes by ascending id; only these are decoded."""
         wanted = {kind.kind for kind in kinds}

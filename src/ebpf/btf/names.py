@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ebpf.btf import types as t
-from ebpf.errors import BTFError
-
-#: Declarations that nest deeper are no C.
-_MAX_DEPTH = 64
 
 QUALIFIERS: dict[type[t.Type], str] = {t.Const: "const", t.Volatile: "volatile", t.Restrict: "restrict"}
+#: What stands for the rest of a type that is too long, or without end.
+_ELLIPSIS = "…"
+#: Types that one declaration may go through.
+_MAX_STEPS = 512
 
 
 def declaration(type: t.Type, declarator: str = "") -> str:
@@ -16,44 +16,7 @@ def declaration(type: t.Type, declarator: str = "") -> str:
 
     Structs, unions and enums are named, not spelled out: an anonymous one is "struct {...}".
     """
-    words: list[str] = []  # qualifiers that wait for the type on their right
-    pointer = False  # whether `declarator` starts with "*", and arrays need parentheses around it
-    for _ in range(_MAX_DEPTH):
-        match type:
-            case t.Pointer():
-                declarator = _qualified("*", words) + _spaced(declarator, bool(words))
-                words = []
-                pointer = True
-            case t.Const() | t.Volatile() | t.Restrict():
-                words.append(QUALIFIERS[type.__class__])
-            case t.TypeTag():
-                pass  # matters to the verifier, and the short name stays short
-            case t.Array():
-                inner = f"({declarator})" if pointer else declarator
-                declarator = f"{inner}[{type.length or ''}]"
-                pointer = False
-                type = type.element
-                continue
-            case t.FunctionProto():
-                inner = f"({declarator})" if pointer else declarator
-                return declaration(type.return_type, f"{inner}({parameters(type)})")
-            case t.Function() | t.Variable():
-                declarator = type.name
-                pointer = False
-            case t.Typedef() | t.DeclTag() | t.DataSection():
-                return _join([*words, type.name], declarator)
-            case _:
-                return _join([*words, base_name(type)], declarator)
-        type = type.target
-    raise BTFError(f"BTF type {type.id} refers to types without end")
-
-
-def parameters(proto: t.FunctionProto) -> str:
-    """The parameter list of a prototype, without the parentheses."""
-    parts = [declaration(parameter.type, parameter.name) for parameter in proto.parameters]
-    if proto.is_variadic:
-        parts.append("...")
-    return ", ".join(parts) or "void"
+    return _Short().declaration(type, declarator)
 
 
 def base_name(type: t.Type) -> str:
@@ -71,12 +34,64 @@ def base_name(type: t.Type) -> str:
             return type.name
 
 
-def _qualified(star: str, words: list[str]) -> str:
-    return f"{star} {' '.join(words)}" if words else star
+class _Short:
+    """One declaration. Steps are counted, because malformed types can go on without end."""
+
+    def __init__(self) -> None:
+        self.steps = _MAX_STEPS
+
+    def declaration(self, type: t.Type, declarator: str) -> str:
+        words: list[str] = []  # qualifiers that wait for what they qualify
+        pointer = False  # whether `declarator` starts with "*", and arrays need parentheses around it
+        while self.steps > 0:
+            self.steps -= 1
+            match type:
+                case t.Pointer():
+                    declarator = _star(words, declarator)
+                    words = []
+                    pointer = True
+                case t.Const() | t.Volatile() | t.Restrict():
+                    words.append(QUALIFIERS[type.__class__])
+                case t.TypeTag():
+                    pass  # matters to the verifier; a short name stays short
+                case t.Array():
+                    inner = f"({declarator})" if pointer else declarator
+                    declarator = f"{inner}[{type.length or ''}]"
+                    pointer = False
+                    type = type.element
+                    continue
+                case t.FunctionProto():
+                    inner = f"({declarator})" if pointer else declarator
+                    declarator = f"{inner}({self.parameters(type)})"
+                    pointer = False
+                    type = type.return_type
+                    continue
+                case t.Function() | t.Variable():
+                    declarator = type.name
+                    pointer = False
+                case t.Typedef() | t.DeclTag() | t.DataSection():
+                    return _join([*words, type.name], declarator)
+                case _:
+                    return _join([*words, base_name(type)], declarator)
+            type = type.target
+        return _join([_ELLIPSIS], declarator)
+
+    def parameters(self, proto: t.FunctionProto) -> str:
+        parts = []
+        for parameter in proto.parameters:
+            if self.steps <= 0:
+                parts.append(_ELLIPSIS)
+                break
+            parts.append(self.declaration(parameter.type, parameter.name))
+        if proto.is_variadic:
+            parts.append("...")
+        return ", ".join(parts) or "void"
 
 
-def _spaced(declarator: str, qualified: bool) -> str:
-    return f" {declarator}" if qualified and declarator else declarator
+def _star(words: list[str], declarator: str) -> str:
+    if not words:
+        return f"*{declarator}"
+    return f"* {' '.join(words)} {declarator}".rstrip()
 
 
 def _join(words: list[str], declarator: str) -> str:

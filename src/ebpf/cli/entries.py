@@ -24,7 +24,11 @@ class Entry(NamedTuple):
 
 def read(live: Map) -> list[Entry]:
     """All entries of a map, in a stable order; those of an array that are all zero included."""
-    entries = [make_entry(key, value) for key, value in live.items()]
+    return in_order([make_entry(key, value) for key, value in live.items()])
+
+
+def in_order(entries: list[Entry]) -> list[Entry]:
+    """Sorted by key, where keys can be."""
     try:
         return sorted(entries, key=lambda entry: _order(entry.key))
     except TypeError:
@@ -78,9 +82,9 @@ def columns_and_rows(entries: list[Entry], *, each_cpu: bool = False) -> tuple[l
     value_titles = list(dict.fromkeys(title for _, cells in lines for title in cells))
     sample_key = keys[0] if keys else {}
     sample_value = lines[0][1] if lines else {}
-    columns = [Column(title, "cyan", right=_is_number(sample_key.get(title))) for title in key_titles]
+    columns = [Column(title, "cyan", right=is_number(sample_key.get(title))) for title in key_titles]
     columns += [
-        Column(f"value.{title}" if title in key_titles else title, right=_is_number(sample_value.get(title)))
+        Column(f"value.{title}" if title in key_titles else title, right=is_number(sample_value.get(title)))
         for title in value_titles
     ]
     rows = [
@@ -120,5 +124,6 @@ def text(value: Any) -> str:
     return str(value)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether it is a plain number, not a flag or an enumerator with a name."""
     return isinstance(value, int) and not isinstance(value, bool) and str(value).lstrip("-").isdigit()

@@ -125,6 +125,9 @@ def execute(host: str, command: tuple[str, ...], name: str) -> None:
     from ebpf.errors import Error
     from ebpf.lab.lab import Lab
 
+    command = command[1:] if command[0] == "--" else command
+    if not command:
+        raise click.UsageError("which command? `ebpf lab exec HOST -- COMMAND…`")
     place = Lab.open(name)[host]
     sys.stdout.flush()
     with place.entered():

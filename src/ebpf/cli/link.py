@@ -9,6 +9,7 @@ import click
 from ebpf.cli import output
 from ebpf.cli.command import Lazy, LazyGroup, json_option
 from ebpf.cli.output import Column
+from ebpf.kernel import owners
 from ebpf.kernel.bpf import Kind, LinkInfo
 from ebpf.uapi import AttachType
 
@@ -39,8 +40,8 @@ def list_links(as_json: bool) -> None:
     from ebpf.cli import objects
 
     names = {info.id: objects.program_name(info) for info in objects.programs()}
-    pins = objects.pins()
-    processes = objects.holders([Kind.LINK])
+    pins = owners.find_pins()
+    processes = owners.find_owners()
     if as_json:
         output.print_json(
             [
@@ -52,9 +53,9 @@ def list_links(as_json: bool) -> None:
                     "ifindex": info.ifindex or None,
                     "target": info.target or None,
                     "details": dict(info.details),
-                    "pinned": pins.get(objects.Place(Kind.LINK, info.id), []),
+                    "pinned": pins.get((Kind.LINK, info.id), []),
                     "held_by": [
-                        process._asdict() for process in processes.get(objects.Place(Kind.LINK, info.id), [])
+                        process._asdict() for process in processes.get((Kind.LINK, info.id), [])
                     ],
                 }
                 for info in objects.links()
@@ -70,7 +71,7 @@ def list_links(as_json: bool) -> None:
     ]
 
     def row(info: LinkInfo) -> tuple[str, ...]:
-        place = objects.Place(Kind.LINK, info.id)
+        place = (Kind.LINK, info.id)
         held: list[Any] = [*pins.get(place, []), *processes.get(place, [])]
         return (
             str(info.id),

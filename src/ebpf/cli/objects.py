@@ -8,40 +8,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from ebpf.errors import Error, KernelError
-from ebpf.kernel import bpf
+from ebpf.kernel import bpf, mounts, owners
 from ebpf.kernel.bpf import Kind, LinkInfo, MapInfo, ProgramInfo
 from ebpf.kernel.fd import FD
 from ebpf.uapi import NAME_LENGTH, LinkType, MapType, ProgramType
 
 Info = TypeVar("Info", ProgramInfo, MapInfo, LinkInfo)
-
-#: What /proc/PID/fd calls the descriptors of each kind, and the field of fdinfo that holds the id.
-_DESCRIPTORS = {
-    "anon_inode:bpf-prog": (Kind.PROGRAM, "prog_id"),
-    "anon_inode:bpf-map": (Kind.MAP, "map_id"),
-    "anon_inode:bpf_link": (Kind.LINK, "link_id"),
-}
-
-
-class Place(NamedTuple):
-    """One object in the kernel."""
-
-    kind: Kind
-    id: int
-
-
-class Process(NamedTuple):
-    """A process that has an object open."""
-
-    pid: int
-    task: str
-
-    def __str__(self) -> str:
-        return f"{self.task}[{self.pid}]"
-
 
 # --- listing --------------------------------------------------------------------------------------------
 
@@ -73,15 +48,16 @@ def _infos(kind: Kind, info: Callable[[int], Info]) -> Iterator[Info]:
             finally:
                 os.close(fd)
     except OSError as error:
-        raise _explained(error, f"cannot list the {kind.label}s in the kernel") from None
+        raise _explained(error, f"list the {kind.label}s in the kernel") from None
 
 
 def _explained(error: OSError, what: str) -> Error:
+    """The error for what could not be done: "list programs"."""
     if error.errno in (errno.EPERM, errno.EACCES):
-        from ebpf.kernel.privileges import explain
+        from ebpf.kernel.privileges import SYS_ADMIN, explain
 
-        return explain(what, error.errno)
-    return KernelError(f"{what}: {error.strerror}", errno=error.errno or 0)
+        return explain(what, (SYS_ADMIN,), error.errno)
+    return KernelError(f"cannot {what}: {error.strerror}", errno=error.errno or 0)
 
 
 # --- naming ---------------------------------------------------------------------------------------------
@@ -91,17 +67,13 @@ def program_name(info: ProgramInfo) -> str:
     """Its whole name: from BTF where the kernel's own, of 15 bytes, may be cut."""
     if len(info.name) < NAME_LENGTH or not info.btf_id:
         return info.name
-    from ebpf.btf.btf import BTF
+    from ebpf.programs.code import full_name
 
     try:
         with FD(bpf.fd_by_id(Kind.PROGRAM, info.id), f"program {info.id}") as fd:
-            functions = bpf.program_dump(fd.fileno()).function_info
-        with FD(bpf.fd_by_id(Kind.BTF, info.btf_id), f"BTF {info.btf_id}") as fd:
-            btf = BTF.from_bytes(bpf.btf_data(fd.fileno()))
-    except OSError:
+            return full_name(fd.fileno(), info.name)
+    except OSError:  # gone since
         return info.name
-    name = btf.type(functions[0][1]).name if functions else ""
-    return name if name.startswith(info.name) else info.name
 
 
 def type_label(enum: type[IntEnum], number: int | None) -> str:
@@ -135,14 +107,14 @@ def link_type(info: LinkInfo) -> str:
 @contextmanager
 def open_program(text: str) -> Iterator[FD]:
     """The program that `text` names: id, name, tag (16 hex digits), or the path of a pin."""
-    with _open(text, Kind.PROGRAM, bpf.program_info, lambda: _matching_programs(text)) as fd:
+    with _open(text, Kind.PROGRAM, lambda: _matching_programs(text)) as fd:
         yield fd
 
 
 @contextmanager
 def open_map(text: str) -> Iterator[FD]:
     """The map that `text` names: id, name, or the path of a pin."""
-    with _open(text, Kind.MAP, bpf.map_info, lambda: _matching(text, maps())) as fd:
+    with _open(text, Kind.MAP, lambda: _matching(text, maps())) as fd:
         yield fd
 
 
@@ -162,14 +134,9 @@ def _cut(name: str, text: str) -> bool:
     return len(name) == NAME_LENGTH and len(text) > NAME_LENGTH and text.startswith(name)
 
 
-def _open(
-    text: str,
-    kind: Kind,
-    info: Callable[[int], object],
-    matching: Callable[[], tuple[list[int], list[str]]],
-) -> FD:
+def _open(text: str, kind: Kind, matching: Callable[[], tuple[list[int], list[str]]]) -> FD:
     if "/" in text:
-        return _open_pin(text, kind, info)
+        return _open_pin(text, kind)
     if text.isdecimal():
         return _open_id(kind, int(text))
     found, names = matching()
@@ -200,117 +167,23 @@ def _open_id(kind: Kind, id: int) -> FD:
             f"no {kind.label} has the id {id}", errno=errno.ENOENT, hint=f"see: ebpf {_COMMANDS[kind]} list"
         ) from None
     except OSError as error:
-        raise _explained(error, f"cannot open {kind.label} {id}") from None
+        raise _explained(error, f"open {kind.label} {id}") from None
 
 
-def _open_pin(path: str, kind: Kind, info: Callable[[int], object]) -> FD:
+def _open_pin(path: str, kind: Kind) -> FD:
     try:
         fd = FD(bpf.obj_get(path), f"{kind.label} {path}")
     except FileNotFoundError:
         raise KernelError(f"nothing is pinned as {path}", errno=errno.ENOENT) from None
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM) and Path(path).exists() and not _in_bpffs(path):
+        if error.errno in (errno.EACCES, errno.EPERM) and Path(path).exists() and mounts.filesystem_of(path) != "bpf":
             raise Error(f"{path} is not a pinned object: it is not in a BPF file system") from None
-        raise _explained(error, f"cannot open {path}") from None
+        raise _explained(error, f"open {path}") from None
     try:
-        actual = kind_of(fd.fileno())
+        actual, _ = owners.identify(path)
         if actual is not kind:
-            raise Error(f"{path} is a pinned {actual.label if actual else 'object'}, not a {kind.label}")
-        info(fd.fileno())
+            raise Error(f"{path} is a pinned {actual.label}, not a {kind.label}")
     except BaseException:
         fd.close()
         raise
     return fd
-
-
-def _in_bpffs(path: str) -> bool:
-    from ebpf.maps.pin import in_bpffs
-
-    return in_bpffs(path)
-
-
-def kind_of(fd: int) -> Kind | None:
-    """What kind of object a descriptor is of."""
-    entry = _DESCRIPTORS.get(os.readlink(f"/proc/self/fd/{fd}"))
-    return entry[0] if entry else None
-
-
-# --- who holds it ---------------------------------------------------------------------------------------
-
-
-def pins() -> dict[Place, list[str]]:
-    """The paths under which objects are pinned, in every BPF file system that is mounted here."""
-    found: dict[Place, list[str]] = {}
-    readers = {Kind.PROGRAM: bpf.program_info, Kind.MAP: bpf.map_info, Kind.LINK: bpf.link_info}
-    for path in _pinned_paths():
-        try:
-            fd = bpf.obj_get(path)
-        except OSError:  # gone since, or not ours to open
-            continue
-        try:
-            kind = kind_of(fd)
-            if kind in readers:
-                found.setdefault(Place(kind, readers[kind](fd).id), []).append(path)
-        finally:
-            os.close(fd)
-    return found
-
-
-def _pinned_paths() -> Iterator[str]:
-    seen: set[tuple[int, int]] = set()
-    for mount in bpffs_mounts():
-        for folder, _, names in os.walk(mount):
-            for name in names:
-                path = f"{folder}/{name}"
-                try:
-                    status = os.lstat(path)
-                except OSError:
-                    continue
-                # The same file system may be mounted more than once. The kernel's own iterators
-                # (maps.debug, progs.debug) are the only names with a dot.
-                if "." not in name and (status.st_dev, status.st_ino) not in seen:
-                    seen.add((status.st_dev, status.st_ino))
-                    yield path
-
-
-def bpffs_mounts() -> list[str]:
-    """Where BPF file systems are mounted."""
-    found = []
-    for line in Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-        fields = line.split()
-        if fields[2] == "bpf":
-            found.append(fields[1].replace("\\040", " "))
-    return found
-
-
-def holders(kinds: Iterable[Kind]) -> dict[Place, list[Process]]:
-    """The processes that have objects of these kinds open; of other users' processes only with privilege."""
-    wanted = set(kinds)
-    found: dict[Place, list[Process]] = {}
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            descriptors = os.listdir(f"/proc/{pid}/fd")
-        except OSError:
-            continue
-        for descriptor in descriptors:
-            try:
-                entry = _DESCRIPTORS.get(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
-                if entry is None or entry[0] not in wanted:
-                    continue
-                id = _fdinfo_id(f"/proc/{pid}/fdinfo/{descriptor}", entry[1])
-                process = Process(int(pid), Path(f"/proc/{pid}/comm").read_text().strip())
-            except OSError:  # the process or the descriptor is gone
-                continue
-            if id is not None and process.pid != os.getpid():
-                there = found.setdefault(Place(entry[0], id), [])
-                if process not in there:
-                    there.append(process)
-    return found
-
-
-def _fdinfo_id(path: str, field: str) -> int | None:
-    for line in Path(path).read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == field:
-            return int(value)
-    return None

@@ -10,10 +10,10 @@ import click
 from ebpf.cli import human, output
 from ebpf.cli.command import Lazy, LazyGroup, json_option
 from ebpf.cli.output import Cell, Column
+from ebpf.kernel import owners
 from ebpf.kernel.bpf import Kind, LinkInfo, MapInfo, ProgramInfo
 
-if TYPE_CHECKING:
-    from ebpf.cli.objects import Place, Process
+Pins = dict[tuple[Kind, int], list[str]]
 
 COMMANDS = {
     "list": Lazy("prog:list_programs", "List the programs in the kernel."),
@@ -57,7 +57,7 @@ def list_programs(wanted: str | None, as_json: bool) -> None:
     if wanted is not None:
         _check_type(wanted)
         infos = [info for info in infos if objects.program_type(info) == wanted.lower()]
-    pins = objects.pins()
+    pins = owners.find_pins()
     links = objects.links()
     if as_json:
         output.print_json([_facts(info, links, pins) for info in infos])
@@ -81,7 +81,7 @@ def list_programs(wanted: str | None, as_json: bool) -> None:
             " ".join(str(link.id) for link in links if link.program_id == info.id) or "-",
             human.size(info.memlock),
             human.timestamp(human.since_boot(info.load_time)),
-            " ".join(pins.get(objects.Place(Kind.PROGRAM, info.id), ())) or "-",
+            " ".join(pins.get((Kind.PROGRAM, info.id), ())) or "-",
         )
         for info in infos
     ]
@@ -118,10 +118,10 @@ def show(program: str, as_json: bool) -> None:
 
     with objects.open_program(program) as fd:
         info = bpf.program_info(fd.fileno())
-    pins = objects.pins()
+    pins = owners.find_pins()
     links = [link for link in objects.links() if link.program_id == info.id]
     used = [other for other in objects.maps() if other.id in info.map_ids]
-    processes = objects.holders([Kind.PROGRAM]).get(objects.Place(Kind.PROGRAM, info.id), [])
+    processes = owners.owners_of(Kind.PROGRAM, info.id)
     if as_json:
         output.print_json(
             _facts(info, links, pins)
@@ -139,8 +139,8 @@ def _print(
     info: ProgramInfo,
     used: list[MapInfo],
     links: list[LinkInfo],
-    pins: dict[Place, list[str]],
-    processes: list[Process],
+    pins: Pins,
+    processes: list[owners.Owner],
 ) -> None:
     from ebpf.cli import objects
 
@@ -168,7 +168,7 @@ def _print(
             ("runs", runs),
             ("maps", ", ".join(f"{each.name or '-'} ({each.id}, {objects.map_type(each)})" for each in used)),
             ("links", ", ".join(f"{each.id} ({objects.link_type(each)})" for each in links)),
-            ("pinned", " ".join(pins.get(objects.Place(Kind.PROGRAM, info.id), ()))),
+            ("pinned", " ".join(pins.get((Kind.PROGRAM, info.id), ()))),
             ("held by", ", ".join(map(str, processes))),
         ]
     )
@@ -183,7 +183,7 @@ def _user(uid: int) -> str:
         return f"uid {uid}"
 
 
-def _facts(info: ProgramInfo, links: list[LinkInfo], pins: dict[Place, list[str]]) -> dict[str, Any]:
+def _facts(info: ProgramInfo, links: list[LinkInfo], pins: Pins) -> dict[str, Any]:
     from ebpf.cli import objects
 
     return {
@@ -206,5 +206,5 @@ def _facts(info: ProgramInfo, links: list[LinkInfo], pins: dict[Place, list[str]
         "run_time_ns": info.run_time_ns,
         "run_count": info.run_cnt,
         "recursion_misses": info.recursion_misses,
-        "pinned": [os.fspath(path) for path in pins.get(objects.Place(Kind.PROGRAM, info.id), ())],
+        "pinned": [os.fspath(path) for path in pins.get((Kind.PROGRAM, info.id), ())],
     }

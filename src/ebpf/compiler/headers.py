@@ -1,7 +1,7 @@
 """Where the C headers live, and the one that is generated: `python -m ebpf.compiler.headers`.
 
-`bpf_helper_defs.h` declares every helper of the table in `ebpf.isa.helpers`. It is kept in the package, ready to
-be read; a test compares it with what this module would write.
+`bpf_helper_defs.h` declares every helper of the table in `ebpf.isa.helpers`. It is kept in the package, ready
+to be read; a test compares it with what this module would write.
 """
 
 from __future__ import annotations
@@ -42,9 +42,8 @@ def _define(helper: Helper) -> str:
     parameters = ", ".join(declaration(*parameter) for parameter in helper.parameters) or "void"
     pointer = declaration(helper.returns, f"(* const bpf_{helper.name})({parameters})")
     licence = ", GPL" if helper.gpl_only else ""
-    return (
-        f"/* {helper.summary} (Linux {helper.since}{licence}) */\nstatic {pointer} = (void *) {helper.id};\n\n"
-    )
+    comment = f"/* {helper.summary} (Linux {helper.since}{licence}) */"
+    return f"{comment}\nstatic {pointer} = (void *) {helper.id};\n\n"
 
 
 def main() -> int:

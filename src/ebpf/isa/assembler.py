@@ -10,10 +10,10 @@
     done:
         exit
 
-Comments start with `#` or `//`, or stand between `/*` and `*/`; a line that starts with `;` is one too, as in
-the output of llvm-objdump. Elsewhere `;` separates instructions, as for LLVM. Further symbols: `call func(f)` and
-`r1 = func(f) ll` (a function elsewhere), `r1 = ksym(s) ll`, `r1 = kconfig(CONFIG_HZ + 0) ll`. `nop` is `goto +0`.
-`.insn opcode, dst, src, offset, imm` gives the fields themselves.
+Comments start with `#` or `//`, or stand between `/*` and `*/`; a line that starts with `;` is one too, as
+llvm-objdump prints source. Elsewhere `;` separates instructions, as for LLVM. Further symbols: `call func(f)`
+and `r1 = func(f) ll` (a function elsewhere), `r1 = ksym(s) ll`, `r1 = kconfig(CONFIG_HZ + 0) ll`.
+`nop` is `goto +0`; `.insn opcode, dst, src, offset, imm` gives the fields themselves.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ _LABEL = re.compile(r"\s*([A-Za-z_.$][\w.$]*)\s*:")
 _COMMENT = re.compile(r"#.*|//.*")
 _BLOCK_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 
-#: The classes of tokens in words, for messages.
+#: The classes of tokens, as the grammar has them beside the tokens that stand for themselves, in words.
 _IN_WORDS = {
-    "R": "a register (r0 to r10)",
-    "W": "a 32-bit register (w0 to w10)",
-    "N": "a number",
-    "S": "+N or -N",
-    "P": "pc+N",
-    "L": "a name",
+    "<R>": "a register (r0 to r10)",
+    "<W>": "a 32-bit register (w0 to w10)",
+    "<N>": "a number",
+    "<S>": "+N or -N",
+    "<P>": "pc+N",
+    "<L>": "a name",
     "": "the end of the instruction",
 }
 
@@ -74,7 +74,7 @@ def assemble(text: str, *, strict: bool = True) -> list[Instruction]:
     """The instructions that the text stands for, with labels as their symbols and jumps laid out.
 
     Symbols that are no labels stay as references, for the loader to resolve. Of several labels at one place
-    the first is the symbol. Not strict, it also takes what only the kernel's dumps hold: r11, and any `.insn`.
+    the first is the symbol. Not strict, it also takes what only kernel dumps hold: r11, and any `.insn`.
     Raises AssemblyError, which names the line and what was expected.
     """
     statements: list[_Statement] = []
@@ -117,7 +117,7 @@ class _Line(NamedTuple):
 
 
 class _Token(NamedTuple):
-    kind: str  # a key of _IN_WORDS, or "exact" for what only stands for itself
+    kind: str  # as in `Operand.tokens`, or "exact" for what only stands for itself
     text: str
     value: int = 0  # of numbers and registers
 
@@ -155,7 +155,7 @@ class _Node:
 def _lines(text: str) -> Iterator[_Line]:
     """The text of each instruction, without comments."""
     text = _BLOCK_COMMENT.sub(lambda comment: "\n" * comment[0].count("\n") or " ", text)
-    for number, whole in enumerate(text.splitlines(), 1):
+    for number, whole in enumerate(text.split("\n"), 1):
         code = _COMMENT.sub("", whole)
         if code.lstrip().startswith(";"):
             continue
@@ -200,7 +200,10 @@ def _add(root: _Node, operation: Operation, spelling: str) -> None:
     """Add one spelling of an operation, with all that may be written for its operands."""
     words = [token.text for token in _tokens(spelling)]
     operands = tuple((index, OPERANDS[word]) for index, word in enumerate(words) if word in OPERANDS)
-    for choice in product(*(OPERANDS[word].tokens if word in OPERANDS else (word,) for word in words)):
+    choices = (
+        [f"<{kind}>" for kind in OPERANDS[word].tokens] if word in OPERANDS else [word] for word in words
+    )
+    for choice in product(*choices):
         node = root
         for key in choice:
             node = node.next.setdefault(key, _Node())
@@ -220,7 +223,8 @@ def _parse(line: _Line, pc: int, strict: bool) -> _Statement:
     for token in tokens:
         if token.kind in ("R", "W") and token.value > last_register:
             raise line.error(f"there is no register {token.text}: programs have r0 to r10, or w0 to w10")
-        following = node.next.get(token.text) or node.next.get(token.kind)
+        exact = str(token.value) if token.kind == "N" else token.text
+        following = node.next.get(exact) or node.next.get(f"<{token.kind}>")
         if following is None:
             raise _unexpected(line, node, repr(token.text))
         node = following
@@ -287,7 +291,7 @@ def _fill(statement: _Statement, alternative: _Alternative, labels: Mapping[str,
         if operand.field == "name":
             name = token.text
         elif token.kind == "L":
-            found = _symbol(statement, operand, token.text, labels, operation)
+            found = _symbol(statement, operand, token.text, labels)
             if found is None:
                 return None
             value = found
@@ -295,6 +299,8 @@ def _fill(statement: _Statement, alternative: _Alternative, labels: Mapping[str,
         if seen.setdefault(operand, value) != value:
             register = f"{operand.form[0]}{seen[operand]}"
             raise statement.line.error(f"expected {register} again, not {token.text!r}: they are one operand")
+        if operand is OPERANDS["LABEL"]:
+            value &= 0xFFFFFFFF  # the upper half of the 64-bit immediate is reserved
         fields[operand.field] = fields.get(operand.field, 0) | value << operand.shift
     wide = operation.opcode == LD_IMM64
     imm = fields.get("imm", operation.imm or 0)
@@ -333,9 +339,7 @@ def _checked(statement: _Statement, operand: Operand, token: _Token, value: int)
     )
 
 
-def _symbol(
-    statement: _Statement, operand: Operand, name: str, labels: Mapping[str, int], operation: Operation
-) -> int | None:
+def _symbol(statement: _Statement, operand: Operand, name: str, labels: Mapping[str, int]) -> int | None:
     """What a name stands for in this operand: the distance to a label, or the number of a helper."""
     if operand is OPERANDS["HELPER"]:
         from ebpf.isa.helpers import by_name  # a large table, which most programs in assembly do not need
@@ -345,8 +349,7 @@ def _symbol(
     place = labels.get(name)
     if place is None:
         return None
-    distance = place - statement.pc - 1
-    return distance & 0xFFFFFFFF if operation.opcode == LD_IMM64 else distance
+    return place - statement.pc - 1
 
 
 def _unknown(statement: _Statement, name: str, labels: Mapping[str, int]) -> AssemblyError:

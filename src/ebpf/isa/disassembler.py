@@ -17,9 +17,9 @@ from ebpf.isa.operations import SYMBOLIC, Operation, find
 def format_instruction(instruction: Instruction, *, pc: int | None = None, target: str | None = None) -> str:
     """The text of one instruction: "r1 = *(u32 *)(r2 + 4)", "if r1 s> 5 goto +3", "r1 = flows ll".
 
-    `pc` is its slot; given, the slot that a jump or local call goes to follows as a comment. `target` replaces
-    the distance of a jump or local call, for example by a label. Raises InstructionError for a reference that
-    this instruction cannot have.
+    `pc` is its slot; given, the slot that a jump or local call goes to follows as a comment. `target`
+    replaces the distance of a jump or local call, for example by a label. Raises InstructionError for a
+    reference that this instruction cannot have.
     """
     if instruction.reference is not None:
         return _symbolic(instruction, instruction.reference)
@@ -72,8 +72,8 @@ def _symbolic(instruction: Instruction, reference: Reference) -> str:
     operation = SYMBOLIC[reference.kind]
     what = f"a reference to {reference.kind.value} {reference.name!r}"
     if instruction.opcode != operation.opcode:
-        plain = format_instruction(instruction._replace(reference=None))
-        raise InstructionError(f"{plain!r} cannot have {what}")
+        text = format_instruction(instruction._replace(reference=None))
+        raise InstructionError(f"{text!r} cannot have {what}")
     if reference.offset and "ADDEND" not in operation.template:
         raise InstructionError(f"{what} cannot have an offset, which is {reference.offset}")
     _, dst, src, offset, imm, *_ = instruction

@@ -2,8 +2,8 @@
 
 Strict means: what a program may contain. An opcode that is not in the table, a register beyond r10 or a
 reserved field that is not zero is an InstructionError that names the slot. Without it every field is kept as
-it is, which is for what the kernel dumps: the verifier's rewrites use r11, and fields that programs must leave
-zero.
+it is, which is for what the kernel dumps: the verifier's rewrites use r11, and fields that are
+zero in programs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Annotated listings: a function's instructions with labels, names and the source lines they come from.
 
-`listing` gives structured lines, for whoever wants to colour or filter them; `render` makes plain text of them:
+`listing` gives structured lines, for whoever wants to colour or filter them; `render` makes text of them:
 
     int count(struct xdp_md *ctx):
     ; count.bpf.c:12: __u32 key = ctx->rx_queue_index;
@@ -54,7 +54,7 @@ class Names:
         default_factory=dict
     )  #: by id, or by descriptor if that is what loads have
     helpers: Mapping[int, str] = field(default_factory=dict)
-    """By imm, where it is not the number of the table: in dumps it is an address, relative to the kernel's."""
+    """By imm, where it is not the number of the table: in dumps it is a relative kernel address."""
     kfuncs: Mapping[int, str] = field(default_factory=dict)  #: by imm: the BTF id, or what a dump has
     functions: Mapping[int, str] = field(default_factory=dict)  #: subprograms by slot
 
@@ -68,9 +68,9 @@ def listing(
 ) -> list[Line]:
     """The lines of one function, or of a program with all its subprograms; `name` is that of the first.
 
-    Symbols of instructions name subprograms where they are called, and places that are jumped to; other places
-    are L1, L2, … in their order. What is no valid instruction is shown as `.insn`. Raises InstructionError for
-    a field that does not fit its bits, or a reference that an instruction cannot have.
+    Symbols of instructions name subprograms where they are called, and places that are jumped to; others are
+    L1, L2, … in order. What is no valid instruction is shown as `.insn`. Raises InstructionError for a
+    field that does not fit its bits, or a reference that an instruction cannot have.
     """
     names = names or Names()
     starts = dict(
@@ -168,7 +168,7 @@ def _text(instruction: Instruction, place: str | None, names: Names) -> str:
 
 
 def _loaded_map(src: int, imm: int, reference: Reference | None, names: Names) -> str | None:
-    """The map whose address a 64-bit immediate load gives, as bpftool writes it: map[flows], map[.bss][0]+16."""
+    """The map that a 64-bit immediate load refers to, in bpftool's style: map[flows], map[.bss][0]+16."""
     if reference is not None:
         if reference.kind is ReferenceKind.MAP:
             return f"map[{reference.name}]"

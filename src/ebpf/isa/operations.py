@@ -5,16 +5,17 @@ words in capitals are operands (`OPERANDS`); everything else stands for itself. 
 is fixed: zero (reserved, RFC 9669 section 3.1) unless the row says otherwise.
 
 The text is LLVM's, as `llvm-objdump -d --no-print-imm-hex` prints it and llvm-mc reads it, but for these:
-a subprogram call is `call pc+3`, as the kernel writes it, since LLVM prints it like the call of a helper; 64-bit
-immediates are hexadecimal; and `r0 = *(u8 *)skb[r1 + 4]` is the kernel's, since LLVM cannot write it. What LLVM
-lacks altogether is written as the kernel's log has it. `aliases` are other spellings that the assembler
-takes: LLVM's 32-bit registers in loads and stores, and the kernel's atomics.
+64-bit immediates are hexadecimal; the call of a subprogram is `call pc+3`, as the kernel writes it, since
+LLVM prints it like the call of a helper; and what LLVM cannot write, such as `r0 = *(u8 *)skb[r1 + 4]` or the
+call of a kernel function by number, is close to the kernel's log. `aliases` are other spellings that the
+assembler takes: LLVM's 32-bit registers in loads and stores, and the kernel's atomics.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 from ebpf.isa.instruction import ReferenceKind
@@ -85,7 +86,7 @@ OPERANDS = {
     "ADDEND": Operand("addend", "S", "+ {addend}", (0, S32[1])),
 }
 
-_OPERAND = re.compile(r"\b(?:" + "|".join(OPERANDS) + r")\b")
+_OPERAND = re.compile("[A-Z][A-Z0-9]+")
 
 
 class Operation(NamedTuple):
@@ -100,7 +101,6 @@ class Operation(NamedTuple):
     since: str  #: first Linux release that takes it in a program; "" where none does
     aliases: tuple[str, ...] = ()
     reference: ReferenceKind | None = None  #: the kind of symbolic operand that the text names
-    form: str = ""  #: the template as a format string
     jump: str = ""  #: the field with the distance of a jump or local call, in slots from the next instruction
 
     def show(self, dst: int, src: int, offset: int, imm: int, **texts: object) -> str:
@@ -119,7 +119,13 @@ class Operation(NamedTuple):
             "long": f"{imm:+}",
             "local": f"pc{imm:+}",
         }
-        return self.form.format_map(values | texts)
+        return _form(self.template).format_map(values | texts)
+
+
+@cache
+def _form(template: str) -> str:
+    """The template as a format string."""
+    return _OPERAND.sub(lambda match: OPERANDS[match[0]].form, template)
 
 
 def _operation(
@@ -135,7 +141,6 @@ def _operation(
 ) -> Operation:
     operands = [OPERANDS[word] for word in _OPERAND.findall(template)]
     filled = {operand.field for operand in operands}
-    form = _OPERAND.sub(lambda match: OPERANDS[match[0]].form, template.replace("{", "{{"))
     return Operation(
         int(opcode),
         template,
@@ -146,7 +151,6 @@ def _operation(
         since,
         aliases,
         reference,
-        form,
         next((operand.field for operand in operands if "P" in operand.tokens), ""),
     )
 
@@ -233,12 +237,7 @@ def _jumps() -> Iterator[Operation]:
     yield _operation(EXIT, "exit")
 
 
-class _Width(NamedTuple):
-    size: Size
-    name: str
-
-
-_WIDTHS = (_Width(Size.B, "8"), _Width(Size.H, "16"), _Width(Size.W, "32"), _Width(Size.DW, "64"))
+_WIDTHS = ((Size.B, 8), (Size.H, 16), (Size.W, 32), (Size.DW, 64))
 
 
 def _memory() -> Iterator[Operation]:
@@ -274,8 +273,8 @@ _ATOMICS = (
 
 def _atomics() -> Iterator[Operation]:
     for size, bits, w, xchg, kernel in (
-        (Size.W, "32", "W", "32_32", "atomic"),
-        (Size.DW, "64", "", "_64", "atomic64"),
+        (Size.W, 32, "W", "32_32", "atomic"),
+        (Size.DW, 64, "", "_64", "atomic64"),
     ):
         opcode = Class.STX | Mode.ATOMIC | size
         place, src, r0 = f"(u{bits} *)(DST OFF)", f"{w}SRC", f"{w or 'R'}0"

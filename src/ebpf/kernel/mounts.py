@@ -144,7 +144,7 @@ def pin_path(path: str | os.PathLike[str]) -> Path:
     if path.is_relative_to(BPFFS):
         bpffs()
     existing = path.parent
-    while not existing.exists():
+    while not _exists(existing):
         existing = existing.parent
     if filesystem_of(existing) != "bpf":
         raise Error(f"{path} is not on a BPF file system, so nothing can be pinned there", hint=_MOUNT_HINT)
@@ -154,12 +154,27 @@ def pin_path(path: str | os.PathLike[str]) -> Path:
     return clean
 
 
-def _has_own_mounts() -> bool:
-    """Whether this process has a mount namespace other than the first process's."""
+def _exists(path: Path) -> bool:
     try:
-        return os.readlink("/proc/thread-self/ns/mnt") != os.readlink("/proc/1/ns/mnt")
-    except OSError:
-        return False
+        return path.exists()
+    except PermissionError as error:
+        if error.errno != errno.EPERM:
+            raise
+        return False  # bpffs's answer to a name with a dot
+
+
+def _has_own_mounts() -> bool:
+    """Whether this process has a mount namespace other than the system's, as far as that can be told."""
+    for system_pid in (
+        1,
+        2,
+    ):  # the first process; the second, a kernel thread, where the first is out of reach
+        try:
+            theirs = os.readlink(f"/proc/{system_pid}/ns/mnt")
+        except OSError:
+            continue
+        return os.readlink("/proc/thread-self/ns/mnt") != theirs
+    return False
 
 
 # --- tracefs --------------------------------------------------------------------------------------------

@@ -117,7 +117,8 @@ def open_current() -> int:
 def entered(namespace: NamespaceRef | None) -> Iterator[None]:
     """Run a block with the calling thread in a namespace; None leaves it where it is.
 
-    Other threads stay where they are: do not await in the block. Needs CAP_SYS_ADMIN.
+    Other threads stay where they are, so do not await in the block; threads and processes that are started in
+    the block start in the namespace. Needs CAP_SYS_ADMIN.
     """
     if namespace is None:
         yield

@@ -20,7 +20,8 @@ ICMPV6_ECHO_REQUEST, ICMPV6_ECHO_REPLY = 128, 129
 ICMP_ECHO_REQUEST, ICMP_ECHO_REPLY = 8, 0
 
 
-class Interface(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Interface:
     """One end of a veth pair."""
 
     name: str  #: inside its host: "eth0" faces the host before it or, for the first host, the next one
@@ -69,7 +70,7 @@ class Host:
         """Run the block with this thread in the host's network namespace."""
         return namespaces.entered(self.namespace)
 
-    def socket(self, family: int, type: int, protocol: int = 0) -> socket.socket:
+    def open_socket(self, family: int, type: int, protocol: int = 0) -> socket.socket:
         """A socket of this host; it stays the host's wherever it is used."""
         with self.entered():
             return socket.socket(family, type, protocol)
@@ -88,7 +89,7 @@ class Host:
         v6 = ip_address(address).version == 6
         family = socket.AF_INET6 if v6 else socket.AF_INET
         times: list[float] = []
-        with self.socket(
+        with self.open_socket(
             family, socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP
         ) as sock:
             identifier = id(sock) & 0xFFFF
@@ -119,16 +120,17 @@ class Host:
             sock.settimeout(timeout)
             sock.sendto(payload, (address, port))
             try:
-                return sock.recv(65536)
+                answer: bytes = sock.recv(65536)
             except (TimeoutError, ConnectionRefusedError):
                 return None
+        return answer
 
     def tcp_echo(
         self, address: str, port: int, payload: bytes = b"ebpf lab", *, timeout: float = 5.0
     ) -> bytes | None:
         """Connect, send, and give as many bytes as were sent; None if there is no connection in time."""
         family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
-        with self.socket(family, socket.SOCK_STREAM) as sock:
+        with self.open_socket(family, socket.SOCK_STREAM) as sock:
             sock.settimeout(timeout)
             try:
                 sock.connect((address, port))
@@ -142,29 +144,29 @@ class Host:
 
     def udp_server(self, port: int, *, echo: bool = True) -> UdpServer:
         """A UDP server on all addresses, for a `with` block; it keeps what it received and sends it back."""
-        return UdpServer(self.socket(socket.AF_INET6, socket.SOCK_DGRAM), port, echo=echo)
+        return UdpServer(self.open_socket(socket.AF_INET6, socket.SOCK_DGRAM), port, echo=echo)
 
     def tcp_server(self, port: int) -> TcpServer:
         """A TCP echo server on all addresses, for a `with` block."""
-        return TcpServer(self.socket(socket.AF_INET6, socket.SOCK_STREAM), port)
+        return TcpServer(self.open_socket(socket.AF_INET6, socket.SOCK_STREAM), port)
 
     def send_frame(self, frame: bytes, *, count: int = 1, interface: str | None = None) -> None:
         """Send a whole Ethernet frame as it stands, `count` times."""
-        with self.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+        with self.open_socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
             sock.bind((interface or self.interface.name, 0))
             for _ in range(count):
                 sock.send(frame)
 
     def capture(self, *, interface: str | None = None) -> Capture:
         """Collect the frames that come in, for a `with` block; XDP has run before they are seen here."""
-        sock = self.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        sock = self.open_socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
         sock.bind((interface or self.interface.name, ETH_P_ALL))
         return Capture(sock)
 
     @contextmanager
     def _udp_socket(self, address: str) -> Iterator[socket.socket]:
         family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
-        with self.socket(family, socket.SOCK_DGRAM) as sock:
+        with self.open_socket(family, socket.SOCK_DGRAM) as sock:
             yield sock
 
 

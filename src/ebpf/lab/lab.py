@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from ebpf.errors import Error
-from ebpf.kernel import ethtool, mounts, namespaces, netlink
+from ebpf.kernel import ethtool, mounts, namespaces, netlink, privileges
 from ebpf.lab import state
 from ebpf.lab.host import Host, Interface
 
@@ -75,6 +77,9 @@ class Lab:
 
     def up(self, *, owner: int | None = None) -> None:
         """Make it; it outlives this process unless `owner` is a process id, whose end is the lab's end."""
+        needs = (privileges.NET_ADMIN, privileges.SYS_ADMIN)
+        if privileges.missing(needs):
+            raise privileges.explain("make a lab", needs, errno.EPERM)
         clean_stale()
         state.create(self.name, list(self.hosts), owner)
         try:
@@ -172,7 +177,7 @@ def _join(number: int, left: Host, right: Host) -> None:
             netlink.add_address(plan.name, plan.address6, 64)
             netlink.set_up(plan.name)
             index = netlink.index_of(plan.name)
-        host.interfaces.append(plan._replace(index=index))
+        host.interfaces.append(replace(plan, index=index))
 
 
 def _route(hosts: list[Host]) -> None:

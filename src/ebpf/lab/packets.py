@@ -26,7 +26,7 @@ def checksum(data: bytes, start: int = 0) -> int:
     """The Internet checksum (RFC 1071) of `data`, as the 16-bit number to store in network byte order."""
     if len(data) % 2:
         data += b"\0"
-    total = start + sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = start + sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

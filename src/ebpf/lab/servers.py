@@ -6,6 +6,7 @@ import selectors
 import socket
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -56,13 +57,18 @@ class Receiver(Server):
         super().__init__(sock)
         self.received: list[bytes] = []
 
-    def wait(self, count: int, *, timeout: float = 2.0) -> list[bytes]:
-        """What was received, as soon as there are `count` of it, or after `timeout` seconds."""
+    def wait(
+        self, count: int, *, timeout: float = 2.0, matching: Callable[[bytes], bool] | None = None
+    ) -> list[bytes]:
+        """What was received and matches, as soon as there are `count` of it, or after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         with self._changed:
-            while len(self.received) < count and (left := deadline - time.monotonic()) > 0:
+            while True:
+                found = [data for data in self.received if matching is None or matching(data)]
+                left = deadline - time.monotonic()
+                if len(found) >= count or left <= 0:
+                    return found
                 self._changed.wait(left)
-            return list(self.received)
 
     def _keep(self, data: bytes) -> None:
         with self._changed:
@@ -114,13 +120,9 @@ class TcpServer(Server):
 
 
 class Capture(Receiver):
-    """Frames that arrive at an interface."""
+    """Frames that arrive at an interface; ARP and neighbour discovery are among them."""
 
     def _readable(self, sock: socket.socket) -> None:
         frame, (_, _, packet_type, *_) = sock.recvfrom(65536)
         if packet_type != socket.PACKET_OUTGOING:
             self._keep(frame)
-
-    def frames(self, count: int, *, timeout: float = 2.0) -> list[bytes]:
-        """The frames, as soon as there are `count`, or after `timeout` seconds."""
-        return self.wait(count, timeout=timeout)

@@ -1,18 +1,18 @@
 """From the verifier's log to an error that a person can act on.
 
-`explain` is pure: it reads a log and the program's own metadata. The log's structure is not relied on: the
-reason is the line that the table of causes knows, or else the first line that is neither state nor statistics.
+`explain` is pure: it reads a log and the program's own metadata. The log's structure is not relied on: the reason
+is the line that the table of causes knows, or else the last line that is neither state nor statistics.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ebpf.errors import VerifierError
-from ebpf.isa.instruction import CoreKind, Instruction, SourceLine
-from ebpf.loader.causes import CAUSES, POISON, Cause, Scene
+from ebpf.isa.instruction import Instruction, SourceLine
+from ebpf.loader.causes import CAUSES, Cause, Scene
 from ebpf.uapi import ProgramType
 
 # "12: (85) call bpf_map_lookup_elem#1", as print_bpf_insn() writes it.
@@ -23,9 +23,11 @@ _ANNOTATION = re.compile(r"^; (?P<text>.*?)(?: @ (?P<file>[^@]+):(?P<line>\d+))?
 _NOISE = re.compile(
     r"^(\s*$|\s*\d+: |; |from \d+ to \d+|processed \d+ insns|verification time |stack depth |insns processed"
     r"|func#\d+ @|Live regs before|mark_precise:|last_idx |regs=|parent (didn't|already)|propagating "
-    r"|Validating \w+\(\) func|caller:|callee:|returning from callee|to caller at|cur state:|old state:|frame\d* ?"
-    r"|\(\d+\) (frame|live)|SCC |Func#\d+ .*is safe|reg type unsupported|R\d+=|max_states|to \d+: |arg#\d+ (reference|type))"
+    r"|Validating \w+\(\) func|caller:|callee:|returning from callee|to caller at|cur state:|old state:"
+    r"|frame\d*[ :]|\(\d+\) (frame|live)|SCC |Func#\d+ .*is safe|R\d+=|max_states|to \d+: )"
 )
+#: The reason is among so many last lines, once states are left out.
+_REASON_LINES = 50
 _AT = re.compile(r"(?:at insn|from insn|unreachable insn|insn_off|insn #?)\s?(\d+)")
 _PROCESSED = re.compile(r"processed (\d+) insns")
 
@@ -36,7 +38,7 @@ class Explanation(NamedTuple):
     reason: str  #: the verifier's own line
     cause: str | None  #: the name of the cause in the table; None if it is not there
     hint: str | None
-    index: int | None  #: slot of the refused instruction in the program as loaded
+    slot: int | None  #: slot of the refused instruction in the program as loaded
     source: SourceLine | None
 
 
@@ -55,11 +57,12 @@ def explain(
     short_log: str = "",
     program_type: ProgramType | None = None,
     license: str = "",
+    missing: Callable[[Instruction], str | None] | None = None,
 ) -> Explanation:
     """The reason of a refusal, where it is, and what to do.
 
-    `short_log` is the log at level 4: reasons and statistics without states (Linux 5.2). `instructions` are the
-    program as loaded, subprograms included.
+    `short_log` is the log at level 4: reasons and statistics without states (Linux 5.2). `instructions` are
+    the program as loaded, subprograms included; `missing` says what CO-RE poisoned one for.
     """
     reason, cause, match = _reason(short_log or log)
     code = tuple(instructions)
@@ -75,7 +78,8 @@ def explain(
         scene = Scene(match, program_type, license, instruction, code)
         hint = cause.hint(scene) if callable(cause.hint) else cause.hint
         if cause.name == "core" and instruction is not None:
-            hint = f"{hint} ({describe_poison(instruction)})"
+            lacking = missing(instruction) if missing is not None else None
+            hint = f"{lacking}; {hint}" if lacking else hint
     return Explanation(reason, cause.name if cause else None, hint, index, source)
 
 
@@ -89,9 +93,17 @@ def refusal(
     log_truncated: bool = False,
     program_type: ProgramType | None = None,
     license: str = "",
+    missing: Callable[[Instruction], str | None] | None = None,
 ) -> VerifierError:
     """The error for a program that the verifier refused with this log."""
-    found = explain(log, instructions, short_log=short_log, program_type=program_type, license=license)
+    found = explain(
+        log,
+        instructions,
+        short_log=short_log,
+        program_type=program_type,
+        license=license,
+        missing=missing,
+    )
     kind = f" ({program_type.label})" if program_type else ""
     message = f"the verifier refused program {program!r}{kind}: {found.reason}"
     place = None
@@ -121,38 +133,18 @@ def excerpt(source: SourceLine) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def describe_poison(instruction: Instruction) -> str:
-    """What a poisoned instruction asked for, from its CO-RE relocation."""
-    relocation = instruction.relocation
-    if relocation is None:
-        return f"call {POISON} marks a CO-RE relocation that failed"
-    what = _KINDS.get(relocation.kind, "type")
-    return f"CO-RE: {what} of type {relocation.type_id}, access {relocation.access}"
-
-
-_KINDS = {
-    CoreKind.FIELD_BYTE_OFFSET: "field",
-    CoreKind.FIELD_BYTE_SIZE: "field",
-    CoreKind.FIELD_SIGNED: "field",
-    CoreKind.FIELD_LSHIFT_U64: "field",
-    CoreKind.FIELD_RSHIFT_U64: "field",
-    CoreKind.ENUMVAL_VALUE: "enumerator",
-}
-
-
 def _reason(log: str) -> tuple[str, Cause | None, re.Match[str] | None]:
     lines = [line.strip() for line in log.splitlines() if not _NOISE.match(line)]
+    lines = lines[-_REASON_LINES:]
     for cause in CAUSES:
-        for line in reversed(lines):
+        for line in lines:
             match = cause.pattern.search(line)
             if match:
                 return line, cause, match
     return (lines[-1] if lines else "the kernel gives no reason"), None, None
 
 
-def _index(
-    reason: str, log: str, cause: Cause | None, instructions: tuple[Instruction, ...]
-) -> int | None:
+def _index(reason: str, log: str, cause: Cause | None, instructions: tuple[Instruction, ...]) -> int | None:
     """The slot of the refused instruction: named by the reason, or the last one before it in the log."""
     named = _AT.search(reason)
     if named:

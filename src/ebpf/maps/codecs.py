@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ebpf.btf.values import Buffer, Codec, bytes_codec, codec, int_codec
 from ebpf.errors import ValueRangeError
 from ebpf.uapi import MapType
 
@@ -17,25 +18,6 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
     from ebpf.btf.types import Type
-
-Buffer = bytes | bytearray | memoryview
-
-
-class Codec(Protocol):
-    """Bytes to Python and back; `size` in bytes."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of one value."""
-        ...
-
-    def decode(self, buffer: Buffer, offset: int = 0) -> Any:
-        """The value at an offset."""
-        ...
-
-    def encode(self, value: Any) -> bytes:
-        """Its bytes; ValueRangeError if it does not fit."""
-        ...
 
 
 class LpmKey(NamedTuple):
@@ -88,49 +70,52 @@ def value_codec(
 
 
 def _typed(size: int, type: Type | None) -> Codec:
-    from ebpf.btf import values
-
     if type is not None:
-        codec: Codec = values.codec(type)
-        if codec.size == size:
-            return codec
+        typed = codec(type)
+        if typed.size == size:
+            return typed
     if size in (1, 2, 4, 8):
-        return values.int_codec(size)
-    return values.bytes_codec(size)
+        return int_codec(size, byteorder=sys.byteorder)
+    return bytes_codec(size)
 
 
-class DescriptorCodec:
+class DescriptorCodec(Codec):
     """Written as a descriptor, read as an id (or a socket's cookie, for 8 bytes)."""
 
-    def __init__(self, size: int, opened: Callable[[int], Any] | None) -> None:
-        self.size = size
-        self._opened = opened
+    __slots__ = ("_opened",)
 
-    def decode(self, buffer: Buffer, offset: int = 0) -> Any:
-        """The id; a map where maps hold maps."""
+    def __init__(self, size: int, opened: Callable[[int], Any] | None) -> None:
+        super().__init__(None, size)
+        self._opened = opened
+        self.decode = self._decode
+
+    def _decode(self, buffer: Buffer, offset: int = 0, /) -> Any:
         number = int.from_bytes(buffer[offset : offset + self.size], sys.byteorder)
         return self._opened(number) if self._opened else number
 
-    def encode(self, value: Any) -> bytes:
+    def encode(self, value: Any, *, where: str = "") -> bytes:
         """The descriptor of a program, map, socket, or what else has a `fileno()`."""
         if isinstance(value, bytes) and len(value) == self.size:
             return value
         if isinstance(value, bool) or not (isinstance(value, int) or hasattr(value, "fileno")):
-            raise ValueRangeError(f"a descriptor, or an object that has one, is needed here, not {value!r}")
+            raise self.wrong(value, "is no descriptor, and has none", where)
         return int(value if isinstance(value, int) else value.fileno()).to_bytes(self.size, sys.byteorder)
 
 
-class RedirectCodec:
+class RedirectCodec(Codec):
     """struct bpf_devmap_val and bpf_cpumap_val: a number, and a program's id or descriptor."""
 
-    size = 8
+    __slots__ = ()
 
-    def decode(self, buffer: Buffer, offset: int = 0) -> RedirectTarget:
-        """The target and the program's id."""
+    def __init__(self) -> None:
+        super().__init__(None, 8)
+        self.decode = self._decode
+
+    def _decode(self, buffer: Buffer, offset: int = 0, /) -> RedirectTarget:
         raw = bytes(buffer[offset : offset + 8])
         return RedirectTarget(int.from_bytes(raw[:4], sys.byteorder), int.from_bytes(raw[4:], sys.byteorder))
 
-    def encode(self, value: Any) -> bytes:
+    def encode(self, value: Any, *, where: str = "") -> bytes:
         """From a number, or a number and a program (its descriptor)."""
         if isinstance(value, bytes) and len(value) == 8:
             return value
@@ -139,49 +124,49 @@ class RedirectCodec:
         try:
             return int(target).to_bytes(4, sys.byteorder) + int(descriptor or 0).to_bytes(4, sys.byteorder)
         except (OverflowError, TypeError, ValueError):
-            raise ValueRangeError(
-                f"a number of 32 bits, or a tuple of one and a program, is needed here, not {value!r}"
+            raise self.wrong(
+                value, "is no number of 32 bits, nor a tuple of one and a program", where
             ) from None
 
 
-class PrefixCodec:
+class PrefixCodec(Codec):
     """Keys of an LPM trie: u32 prefix length, then data in network order.
 
-    Takes what BTF's codec takes, (prefix length, bytes), and for data of 4 or 16 bytes also "10.0.0.0/8" and the
-    networks and addresses of `ipaddress`. Gives what BTF's codec gives, or LpmKey without BTF.
+    Takes what BTF's codec takes, (prefix length, bytes), and for data of 4 or 16 bytes also "10.0.0.0/8" and
+    the networks and addresses of `ipaddress`. Gives what BTF's codec gives, or LpmKey without BTF.
     """
 
-    def __init__(self, size: int, base: Codec | None) -> None:
-        self.size = size
-        self._base = base
+    __slots__ = ("_base",)
 
-    def decode(self, buffer: Buffer, offset: int = 0) -> Any:
-        """The struct by BTF, or LpmKey."""
-        if self._base is not None:
-            return self._base.decode(buffer, offset)
+    def __init__(self, size: int, base: Codec | None) -> None:
+        super().__init__(base.type if base is not None else None, size)
+        self._base = base
+        self.decode = base.decode if base is not None else self._decode
+
+    def _decode(self, buffer: Buffer, offset: int = 0, /) -> LpmKey:
         raw = bytes(buffer[offset : offset + self.size])
         return LpmKey(int.from_bytes(raw[:4], sys.byteorder), raw[4:])
 
-    def encode(self, value: Any) -> bytes:
+    def encode(self, value: Any, *, where: str = "") -> bytes:
         """The key of a prefix, an address (all its bits), or a struct."""
         data_size = self.size - 4
         if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], (bytes, bytearray)):
             prefixlen, data = value
             if len(data) != data_size or not 0 <= prefixlen <= 8 * data_size:
-                raise ValueRangeError(
-                    f"a key of this LPM trie is up to {8 * data_size} bits of {data_size} bytes, not {value!r}"
+                raise self.wrong(
+                    value, f"does not fit: a key is up to {8 * data_size} bits of {data_size} bytes", where
                 )
             return int(prefixlen).to_bytes(4, sys.byteorder) + bytes(data)
-        network = self._network(value, data_size)
+        network = self._network(value, data_size, where)
         if network is not None:
             return network.prefixlen.to_bytes(4, sys.byteorder) + network.network_address.packed
         if isinstance(value, bytes) and len(value) == self.size:
             return value
         if self._base is not None:
-            return self._base.encode(value)
-        raise ValueRangeError(f"no key of an LPM trie: {value!r}", hint="give (prefixlen, bytes)")
+            return self._base.encode(value, where=where)
+        raise self.wrong(value, "is no key of an LPM trie", where, hint="give (prefixlen, bytes)")
 
-    def _network(self, value: Any, data_size: int) -> IPv4Network | IPv6Network | None:
+    def _network(self, value: Any, data_size: int, where: str) -> IPv4Network | IPv6Network | None:
         if not isinstance(value, str) and not hasattr(value, "max_prefixlen"):
             return None
         import ipaddress
@@ -189,10 +174,10 @@ class PrefixCodec:
         try:
             network = ipaddress.ip_network(value, strict=False)
         except ValueError as error:
-            raise ValueRangeError(f"no address prefix: {error}") from None
+            raise self.wrong(value, f"is no address prefix: {error}", where) from None
         if network.max_prefixlen != 8 * data_size:
-            raise ValueRangeError(
-                f"{value} has addresses of {network.max_prefixlen} bits; this LPM trie holds {8 * data_size}"
+            raise self.wrong(
+                value, f"has addresses of {network.max_prefixlen} bits; the map holds {8 * data_size}", where
             )
         return network
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, MutableMapping
 from collections.abc import ItemsView as _ItemsView
+from collections.abc import Iterator, MutableMapping
 from collections.abc import ValuesView as _ValuesView
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from ebpf.errors import Error, KernelError
 from ebpf.kernel import bpf
 from ebpf.kernel.fd import FD
-from ebpf.maps import pin as pins
 from ebpf.maps import walk
 from ebpf.maps.failures import kernel_error
 from ebpf.maps.operations import Operation, operations, require
@@ -22,8 +20,8 @@ from ebpf.uapi import MapFlags, MapType, UpdateFlags
 
 if TYPE_CHECKING:
     from ebpf.btf.types import Type
+    from ebpf.btf.values import Codec
     from ebpf.kernel.bpf import MapInfo
-    from ebpf.maps.codecs import Codec
 
 _ARRAYS = (MapType.ARRAY, MapType.PERCPU_ARRAY)
 #: Arrays of which only the slots that are set count as entries.
@@ -35,13 +33,14 @@ _UNSET: Any = object()
 class Map(MutableMapping[Any, Any]):
     """A map in the kernel, used like a dict.
 
-    Keys and values are Python values by the map's BTF: integers, structs with fields by name, text. A map without
-    BTF has integers where the size is 1, 2, 4 or 8 bytes, and bytes otherwise. Values of per-CPU maps are `PerCpu`.
-    Maps in maps are read as `Map`, which the reader closes, and written as `Map`; a prog array is read as ids of
-    programs and written as programs.
+    Keys and values are Python values by the map's BTF: integers, structs with fields by name, text. A map
+    without BTF has integers where the size is 1, 2, 4 or 8 bytes, and bytes otherwise. Values of per-CPU maps
+    are `PerCpu`. Maps in maps are read as `Map`, which the reader closes, and written as `Map`; a prog array
+    is read as ids of programs and written as programs.
 
     Iterating is safe while others change the map: what stays is given exactly once. An array always has all
-    its entries. `Map.create`, `Map.open` and `Map.from_id` make one; it owns a descriptor: `close()` it, or use `with`.
+    its entries. `Map.create`, `Map.open` and `Map.from_id` make one; it owns a descriptor: `close()` it, or
+    use `with`.
     """
 
     def __init__(self, fd: FD, spec: MapSpec, *, name: str | None = None) -> None:
@@ -67,7 +66,10 @@ class Map(MutableMapping[Any, Any]):
         vmlinux_value_type_id: int = 0,
         inner_fd: int = 0,
     ) -> Map:
-        """A new map. `name` is what the kernel calls it, the spec's by default; `inner_fd` a map-in-map's template."""
+        """A new map. `name` is what the kernel calls it, the spec's by default.
+
+        The type ids are of the BTF behind `btf_fd`; `inner_fd` is the template of a map-in-map.
+        """
         name = spec.name if name is None else name
         try:
             number = bpf.map_create(
@@ -94,8 +96,11 @@ class Map(MutableMapping[Any, Any]):
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Map:
         """The map pinned under a path."""
-        opened = cls.from_fd(FD(pins.open_pinned(path, "map"), f"map {os.fspath(path)}"))
-        opened._pin = os.fspath(path)
+        from ebpf.maps import pins
+
+        number, place = pins.open_pinned(path, "map")
+        opened = cls.from_fd(FD(number, f"map {place}"))
+        opened._pin = place
         return opened
 
     @classmethod
@@ -106,12 +111,14 @@ class Map(MutableMapping[Any, Any]):
         except OSError as error:
             if error.errno == errno.ENOENT:
                 raise KernelError(f"no map has the id {id}", errno=errno.ENOENT) from None
-            raise kernel_error(error, f"cannot open map {id}") from None
+            from ebpf.kernel.privileges import SYS_ADMIN
+
+            raise kernel_error(error, f"open map {id}", (SYS_ADMIN,)) from None
         return cls.from_fd(FD(number, f"map {id}"))
 
     @classmethod
     def from_fd(cls, fd: FD) -> Map:
-        """The map of a descriptor, which it takes over: Error, and the descriptor closed, if that is no map."""
+        """The map of a descriptor, which it takes over; Error, and it is closed, if that is no map."""
         try:
             info = bpf.map_info(fd.fileno())
             type = MapType(info.type)
@@ -131,6 +138,12 @@ class Map(MutableMapping[Any, Any]):
         opened = cls(fd, spec)
         opened._id = info.id
         return opened
+
+    def adopt(self, spec: MapSpec) -> None:
+        """Take name and types from an object's definition, for a map that was found pinned."""
+        self._spec.key, self._spec.value = spec.key, spec.value
+        self._name = self._spec.name = spec.name
+        self._codecs = None
 
     # --- facts ------------------------------------------------------------------------------------------
 
@@ -170,7 +183,7 @@ class Map(MutableMapping[Any, Any]):
         try:
             return bpf.map_info(self.fileno())
         except OSError as error:
-            raise kernel_error(error, f"cannot inspect map {self._name!r}") from None
+            raise kernel_error(error, f"inspect map {self._name!r}") from None
 
     @property
     def id(self) -> int:
@@ -199,7 +212,7 @@ class Map(MutableMapping[Any, Any]):
     def lookup(self, key: Any, *, lock: bool = False) -> Any:
         """The value under a key; KeyError if there is none. `lock` takes the value's bpf_spin_lock (5.1)."""
         require(self.type, Operation.LOOKUP, self._name)
-        raw = self._key().encode(key)
+        raw = self._encode_key(key)
         try:
             found = bpf.map_lookup(
                 self.fileno(), raw, self._value_bytes(), flags=UpdateFlags.LOCK if lock else 0
@@ -214,11 +227,11 @@ class Map(MutableMapping[Any, Any]):
     def put(self, key: Any, value: Any, *, exist: bool | None = None, lock: bool = False) -> None:
         """Set an entry.
 
-        `exist=True` only replaces (KeyError if the key is not there), `exist=False` only adds (KernelError EEXIST
-        if it is there already). `lock` holds the value's bpf_spin_lock meanwhile (5.1).
+        `exist=True` only replaces (KeyError if the key is not there), `exist=False` only adds (KernelError
+        EEXIST if it is there already). `lock` holds the value's bpf_spin_lock meanwhile (5.1).
         """
         require(self.type, Operation.UPDATE, self._name)
-        raw_key, raw_value = self._key().encode(key), self._encode_value(value)
+        raw_key, raw_value = self._encode_key(key), self._encode_value(value)
         flags = {None: UpdateFlags.ANY, True: UpdateFlags.EXIST, False: UpdateFlags.NOEXIST}[exist]
         try:
             bpf.map_update(self.fileno(), raw_key, raw_value, flags | (UpdateFlags.LOCK if lock else 0))
@@ -227,7 +240,7 @@ class Map(MutableMapping[Any, Any]):
 
     def __delitem__(self, key: Any) -> None:
         require(self.type, Operation.DELETE, self._name)
-        raw = self._key().encode(key)
+        raw = self._encode_key(key)
         try:
             bpf.map_delete(self.fileno(), raw)
         except OSError as error:
@@ -235,7 +248,7 @@ class Map(MutableMapping[Any, Any]):
 
     def __contains__(self, key: object) -> bool:
         require(self.type, Operation.LOOKUP, self._name)
-        raw = self._key().encode(key)
+        raw = self._encode_key(key)
         try:
             bpf.map_lookup(self.fileno(), raw, self._value_bytes())
         except OSError as error:
@@ -282,8 +295,8 @@ class Map(MutableMapping[Any, Any]):
     def pop(self, key: Any = _UNSET, default: Any = _UNSET) -> Any:
         """Take an entry out and give its value; KeyError if it is not there and no default is given.
 
-        A queue or stack gives its next value with `pop()`; IndexError if it is empty. In a hash table reading and
-        deleting are one step from 5.14 on; before, a change between the two is lost.
+        A queue or stack gives its next value with `pop()`; IndexError if it is empty. In a hash table reading
+        and deleting are one step from 5.14 on; before, a change between the two is lost.
         """
         if key is _UNSET:
             require(self.type, Operation.POP, self._name)
@@ -293,7 +306,7 @@ class Map(MutableMapping[Any, Any]):
             return self._value().decode(taken)
         require(self.type, Operation.DELETE, self._name)
         require(self.type, Operation.LOOKUP, self._name)
-        raw = self._key().encode(key)
+        raw = self._encode_key(key)
         try:
             found = bpf.map_lookup_and_delete(self.fileno(), raw, self._value_bytes())
         except OSError as error:
@@ -308,9 +321,9 @@ class Map(MutableMapping[Any, Any]):
         return super().pop(key) if default is _UNSET else super().pop(key, default)
 
     def push(self, value: Any, *, evict: bool = False) -> None:
-        """Add to a queue, stack (4.20) or bloom filter (5.16). `evict` drops the oldest value of a full queue."""
+        """Add to a queue, stack (4.20) or bloom filter (5.16). `evict` drops the oldest if a queue is full."""
         require(self.type, Operation.PUSH, self._name)
-        raw = self._value().encode(value)
+        raw = self._encode_one(value)
         try:
             bpf.map_update(self.fileno(), b"", raw, UpdateFlags.EXIST if evict else UpdateFlags.ANY)
         except OSError as error:
@@ -332,7 +345,7 @@ class Map(MutableMapping[Any, Any]):
         try:
             bpf.map_freeze(self.fileno())
         except OSError as error:
-            raise kernel_error(error, f"cannot freeze map {self._name!r}") from None
+            raise kernel_error(error, f"freeze map {self._name!r}") from None
 
     # --- raw access, for the loader and for bulk reading --------------------------------------------------
 
@@ -357,13 +370,21 @@ class Map(MutableMapping[Any, Any]):
 
     # --- life -------------------------------------------------------------------------------------------
 
-    def pin(self, path: str | os.PathLike[str]) -> None:
-        """Give it a name in a bpffs, which keeps it alive when this process ends (4.4)."""
-        pins.pin(self.fileno(), path, f"map {self._name!r}")
-        self._pin = os.fspath(path)
+    def pin(self, path: str | os.PathLike[str]) -> str:
+        """Give it a name in a bpffs, which keeps it alive when this process ends (4.4).
+
+        A relative path is below /sys/fs/bpf. Folders are made; "." becomes "_", as a bpffs takes no dots. Gives
+        the path.
+        """
+        from ebpf.maps import pins
+
+        self._pin = place = pins.pin(self.fileno(), path, f"map {self._name!r}")
+        return place
 
     def unpin(self, path: str | os.PathLike[str] | None = None) -> None:
         """Remove a pin: that path, or the one it was pinned or opened under."""
+        from ebpf.maps import pins
+
         where = path if path is not None else self._pin
         if where is None:
             raise Error(f"map {self._name!r} was not pinned here: name the path to unpin")
@@ -392,9 +413,7 @@ class Map(MutableMapping[Any, Any]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -442,7 +461,7 @@ class Map(MutableMapping[Any, Any]):
             with FD(bpf.fd_by_id(bpf.Kind.BTF, info.btf_id), f"BTF {info.btf_id}") as fd:
                 btf = BTF.from_bytes(bpf.btf_data(fd.fileno()))
         except OSError as error:
-            raise kernel_error(error, f"cannot read the types of map {self._name!r}") from None
+            raise kernel_error(error, f"read the types of map {self._name!r}") from None
         self._spec.key = btf.type(info.key_type_id) if info.key_type_id else None
         self._spec.value = btf.type(info.value_type_id) if info.value_type_id else None
 
@@ -451,7 +470,7 @@ class Map(MutableMapping[Any, Any]):
         if self._stride is None:
             size = self.value_size
             if self.type.is_percpu:
-                from ebpf.maps.percpu import possible_cpus
+                from ebpf.kernel.features import possible_cpus
 
                 size = (size + 7) // 8 * 8 * possible_cpus()
             self._stride = size
@@ -466,8 +485,14 @@ class Map(MutableMapping[Any, Any]):
         step = (self.value_size + 7) // 8 * 8
         return PerCpu([decode(buffer, at) for at in range(offset, offset + self._value_bytes(), step)])
 
+    def _encode_key(self, key: Any) -> bytes:
+        return self._key().encode(key, where=f"key of map {self._name!r}")
+
+    def _encode_one(self, value: Any) -> bytes:
+        return self._value().encode(value, where=f"value of map {self._name!r}")
+
     def _encode_value(self, value: Any) -> bytes:
-        encode = self._value().encode
+        encode = self._encode_one
         if not self.type.is_percpu:
             return encode(value)
         from ebpf.maps.percpu import per_cpu_values
@@ -484,12 +509,12 @@ class Map(MutableMapping[Any, Any]):
         try:
             if self.type in walk.BATCHED or self.type in _SPARSE:
                 for chunk in walk.chunks(self.fileno(), shape):
-                    for start in range(0, chunk.count * self.key_size, self.key_size):
+                    for start in range(0, chunk.entries * self.key_size, self.key_size):
                         yield bytes(chunk.keys[start : start + self.key_size])
             else:
                 yield from walk.keys(self.fileno(), shape)
         except OSError as error:
-            raise kernel_error(error, f"cannot go through map {self._name!r}") from None
+            raise kernel_error(error, f"go through map {self._name!r}") from None
 
     def _entries(self) -> Iterator[tuple[bytes | bytearray, int, bytes | bytearray, int]]:
         """Per entry: key buffer and offset, value buffer and offset."""
@@ -501,7 +526,7 @@ class Map(MutableMapping[Any, Any]):
                 for index in range(count):
                     yield keys, index * key_size, values, index * stride
         except OSError as error:
-            raise kernel_error(error, f"cannot go through map {self._name!r}") from None
+            raise kernel_error(error, f"go through map {self._name!r}") from None
 
     def _take(self, key: bytes, size: int) -> bytes | None:
         try:

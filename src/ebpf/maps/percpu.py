@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
+from ebpf.btf.structvalue import StructValue, make_struct
 from ebpf.errors import Error, ValueRangeError
+from ebpf.kernel.features import possible_cpus
 
 T = TypeVar("T")
-
-_POSSIBLE = Path("/sys/devices/system/cpu/possible")
-
-
-@cache
-def possible_cpus() -> int:
-    """How many CPUs the kernel keeps values for: the possible ones, online or not."""
-    last = _POSSIBLE.read_text().strip().split(",")[-1]
-    return int(last.rpartition("-")[2]) + 1
 
 
 class PerCpu(Sequence[T], Generic[T]):
@@ -78,7 +69,9 @@ def _sum(values: Sequence[Any], place: str) -> Any:
         return sum(values)
     if isinstance(first, Mapping):
         fields = {name: _sum([value[name] for value in values], f"{place}.{name}") for name in first}
-        return first.replace(**fields) if hasattr(first, "replace") else fields
+        if isinstance(first, StructValue):
+            return make_struct(kind, tuple(fields.values()))
+        return fields
     if kind is tuple:
         return tuple(_sum(column, f"{place}[{i}]") for i, column in enumerate(zip(*values, strict=True)))
     raise Error(f"{place} is {kind.__name__} {first!r}, which cannot be summed over CPUs")

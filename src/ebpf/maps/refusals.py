@@ -29,9 +29,7 @@ _INDEXED = frozenset(
 _UNSUPPORTED = (errno.EOPNOTSUPP, 524)
 
 
-def entry_error(
-    error: OSError, spec: MapSpec, fd: int, done: str, key: Any
-) -> KeyError | KernelError:
+def entry_error(error: OSError, spec: MapSpec, fd: int, done: str, key: Any) -> KeyError | KernelError:
     """The error for an entry that could not be `done`: "read", "written", "deleted"."""
     code = error.errno or 0
     name = f"map {spec.name!r}"
@@ -50,7 +48,9 @@ def entry_error(
     if code == errno.EPERM and _no_access(spec, fd, done):
         return KernelError(f"{place} cannot be {done}: {_no_access(spec, fd, done)}", errno=code)
     if code in _UNSUPPORTED:
-        return UnsupportedError(f"{place} cannot be {done}: this kernel cannot for {spec.type.label}", errno=code)
+        return UnsupportedError(
+            f"{place} cannot be {done}: this kernel cannot for {spec.type.label}", errno=code
+        )
     if code == errno.EBADF and spec.type.is_map_in_map:
         return KernelError(f"{place} cannot be {done}: the value is no descriptor of a map", errno=code)
     if code == errno.EINVAL and spec.type.is_map_in_map and done == "written":
@@ -65,7 +65,9 @@ def entry_error(
             "or is one that cannot be tail-called",
             errno=code,
         )
-    return kernel_error(error, f"{place} cannot be {done}")
+    if code in (errno.EPERM, errno.EACCES):
+        return kernel_error(error, f"have {place} {done}")
+    return KernelError(f"{place} cannot be {done}: {errno_text(code)}", errno=code)
 
 
 def _no_access(spec: MapSpec, fd: int, done: str) -> str | None:
@@ -98,7 +100,7 @@ def creation_error(error: OSError, spec: MapSpec) -> Error:
             f"{start}: {spec.max_entries} entries of {entry} bytes are more than the kernel can give",
             errno=code,
         )
-    return kernel_error(error, start)
+    return kernel_error(error, start.removeprefix("cannot "))
 
 
 _KEYLESS = (MapType.QUEUE, MapType.STACK, MapType.BLOOM_FILTER, MapType.RINGBUF, MapType.USER_RINGBUF)
@@ -113,7 +115,9 @@ def _wrong(spec: MapSpec) -> str | None:
         if spec.value_size:
             return "this type has no values: value_size must be 0"
         if spec.max_entries % 4096 or spec.max_entries & (spec.max_entries - 1) or not spec.max_entries:
-            return f"max_entries is its size in bytes, a power of two and of whole pages, not {spec.max_entries}"
+            return (
+                f"max_entries is its size in bytes, a power of two and of whole pages, not {spec.max_entries}"
+            )
         return None
     if spec.type in _INDEXED and spec.key_size != 4:
         return f"the key of this type is a 4-byte index, not {spec.key_size} bytes"

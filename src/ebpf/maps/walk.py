@@ -1,9 +1,9 @@
 """Going through a map while programs and others change it.
 
 An entry that stays for the whole walk is given exactly once; one that comes or goes meanwhile, at most once.
-Hash tables are read by batch (5.6), whole buckets at a time, under the bucket's lock. Elsewhere the walk
-is from key to key: if the current key is gone the kernel starts over from the first, so that keys already given
-are remembered and passed over.
+Hash tables are read by batch (5.6), whole buckets at a time, under the bucket's lock. Elsewhere the walk is
+from key to key: if the current key is gone the kernel starts over from the first, so that keys already given are
+remembered and passed over.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _RESTARTS = 1000
 
 
 class Chunk(NamedTuple):
-    """`count` entries: keys one after another, and values one after another at the kernel's stride."""
+    """`entries` of them: keys one after another, and values one after another at the kernel's stride."""
 
     keys: bytes | bytearray
     values: bytes | bytearray
-    count: int
+    entries: int
 
 
 class Shape(NamedTuple):
@@ -113,4 +113,4 @@ def _step(fd: int, shape: Shape, position: bytes | None, room: int) -> tuple[Chu
                 raise
             room *= 2  # one bucket holds more than that
             continue
-        return Chunk(keys_buffer, values_buffer, batch.count), batch.position, room
+        return Chunk(keys_buffer, values_buffer, batch.entries), batch.position, room

@@ -46,7 +46,7 @@ _MEANINGS = {
 }
 _NO_SLOT = 0xFFFFFFFF
 # iproute2's convention for tail calls: section "<map id>/<key>" (__section_tail in bpf_api.h).
-_TAIL = re.compile(r"(0x[0-9a-fA-F]+|\d+)/(0x[0-9a-fA-F]+|\d+)")
+TAIL_SECTION = re.compile(r"(0x[0-9a-fA-F]+|\d+)/(0x[0-9a-fA-F]+|\d+)")
 # iproute2's PIN_OBJECT_NS and PIN_GLOBAL_NS.
 _PIN_OBJECT, _PIN_GLOBAL = 1, 2
 
@@ -183,7 +183,7 @@ def _connect(source: ObjectSource, definitions: list[_Definition], functions: Se
             if index != _NO_SLOT:
                 spec.slots[index] = member.place.spec.name
     for function in functions:
-        tail = _TAIL.fullmatch(function.section.name)
+        tail = TAIL_SECTION.fullmatch(function.section.name)
         if tail is None or not function.is_program:
             continue
         id, key = (int(number, 0) for number in tail.groups())

@@ -36,7 +36,7 @@ class MapPlace:
 
 
 def read_maps(source: ObjectSource) -> list[MapPlace]:
-    """The maps that the .maps section defines, in the order of its BTF."""
+    """The maps that the .maps section defines, in the order that they have there."""
     section = source.elf.section(SECTION)
     if section is None or not section.size:
         return []
@@ -51,7 +51,11 @@ def read_maps(source: ObjectSource) -> list[MapPlace]:
     for symbol in symbols.values():
         if symbol.is_global and symbol.value not in defined:
             raise source.error(f"{symbol.name!r} in section {SECTION!r} has no BTF that says what map it is")
-    return places
+    return sorted(places, key=_offset)
+
+
+def _offset(place: MapPlace) -> int:
+    return place.offset
 
 
 def _read_map(
@@ -223,7 +227,7 @@ def read_slots(source: ObjectSource, places: Sequence[MapPlace], functions: Sequ
     section = source.elf.section(SECTION)
     if section is None or not places:
         return
-    places = sorted(places, key=lambda place: place.offset)
+    places = sorted((place for place in places if place.section == section.number), key=_offset)
     offsets = [place.offset for place in places]
     maps = {(place.section, place.offset): place.spec.name for place in places}
     programs = {

@@ -15,7 +15,7 @@ from ebpf.errors import BTFError, ObjectError
 from ebpf.spec.code import Function, find_functions, read_instructions
 from ebpf.spec.elf import Elf
 from ebpf.spec.externs import KCONFIG, kconfig_map, read_externs
-from ebpf.spec.legacy_maps import read_legacy_maps
+from ebpf.spec.legacy_maps import TAIL_SECTION, read_legacy_maps
 from ebpf.spec.maps import read_maps, read_slots
 from ebpf.spec.model import FunctionSpec, MapSpec, ProgramSpec, Spec
 from ebpf.spec.relocations import Resolver
@@ -52,13 +52,20 @@ def read_object(data: bytes, *, name: str) -> Spec:
 
     Raises ObjectError for what is no BPF object or contradicts itself, BTFError for malformed types.
     """
+    try:
+        return _read(data, name)
+    except BTFError as error:
+        raise BTFError(f"{name}: {error.message}", hint=error.hint) from None
+
+
+def _read(data: bytes, name: str) -> Spec:
     elf = Elf(data, name=name)
     btf = ext = None
     section = elf.section(".BTF")
     if section is not None and section.size:
         btf = BTF.from_bytes(elf.data(section))
         if btf.byteorder != elf.byteorder:
-            raise BTFError(f"{name}: a {elf.byteorder}-endian object with {btf.byteorder}-endian BTF")
+            raise BTFError(f"a {elf.byteorder}-endian object with {btf.byteorder}-endian BTF")
         section = elf.section(".BTF.ext")
         if section is not None and section.size:
             ext = parse_ext(bytes(elf.data(section)), btf)
@@ -86,21 +93,20 @@ def read_object(data: bytes, *, name: str) -> Spec:
         *([kconfig] if kconfig else []),
         *read_struct_ops(source, functions),
     ]
-    programs = [function for function in functions if _is_program(function, functions)]
-    return Spec(
-        name,
-        programs={function.name: _program(source, function) for function in programs},
-        functions={
-            function.name: FunctionSpec(
+    programs, subprograms = _programs(source, functions), {}
+    for function in functions:
+        if function.name not in programs:
+            subprograms[function.name] = FunctionSpec(
                 function.name,
                 function.section.name,
                 function.instructions,
                 function.is_global,
                 function.type_id,
             )
-            for function in functions
-            if function not in programs
-        },
+    return Spec(
+        name,
+        programs=programs,
+        functions=subprograms,
         maps=_by_name(source, maps),
         variables=variables,
         externs=externs,
@@ -121,9 +127,19 @@ def _by_name(source: ObjectSource, maps: Sequence[MapSpec]) -> dict[str, MapSpec
     return named
 
 
-def _is_program(function: Function, functions: Sequence[Function]) -> bool:
-    # As libbpf: code without SEC() that stands alone can only be meant to be loaded.
-    return function.is_program or (len(functions) == 1 and function.symbol.is_global)
+def _programs(source: ObjectSource, functions: Sequence[Function]) -> dict[str, ProgramSpec]:
+    found = [function for function in functions if function.is_program]
+    if not found and len(functions) == 1 and functions[0].symbol.is_global:
+        # As libbpf: code without SEC() that stands alone can only be meant to be loaded.
+        found = [functions[0]]
+    programs = {function.name: _program(source, function) for function in found}
+    # Tail calls in iproute2's convention are of the type of the program that makes them.
+    types = {program.type for program in programs.values() if program.type is not None}
+    if len(types) == 1:
+        for program in programs.values():
+            if program.type is None and TAIL_SECTION.fullmatch(program.section):
+                program.type, program.inferred = next(iter(types)), True
+    return programs
 
 
 def _program(source: ObjectSource, function: Function) -> ProgramSpec:

@@ -124,11 +124,10 @@ class Resolver:
     def _extern(self, instruction: Instruction, symbol: Symbol, addend: int, place: Place) -> Instruction:
         extern = self._externs.get(symbol.name)
         if extern is None:
-            what = f"{symbol.name!r} is used, but nothing here defines it"
-            if self._source.btf is None:
-                raise place.error(what, hint="compile with -g: without BTF it cannot be a kernel symbol")
             raise place.error(
-                what, hint="declare it `extern … __ksym` or `extern … __kconfig` if the kernel has it"
+                f"{symbol.name!r} is used, but nothing here defines it",
+                hint="link the object that defines it (`bpftool gen object`), or declare it "
+                "`extern … __ksym` or `extern … __kconfig` and compile with -g if the kernel does",
             )
         if extern.section == ".kconfig":
             reference = Reference(ReferenceKind.KCONFIG, extern.name, addend)

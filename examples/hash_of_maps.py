@@ -1,0 +1,68 @@
+"""A table of senders for each watched UDP port: maps in a map, added and exchanged while the program runs."""
+
+import argparse
+import time
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+from socket import ntohl
+
+import ebpf
+from ebpf.lab import Lab
+
+SOURCE = Path(__file__).with_suffix(".bpf.c")
+
+
+def watch(obj: ebpf.Object, template: ebpf.MapSpec, port: int) -> ebpf.Map:
+    """Put an empty table in for a port, in the place of the one that may be there."""
+    table = ebpf.Map.create(template, name=f"port_{port}")
+    obj.maps["watched"][port] = table  # one step: the next packet is counted in the new table
+    return table
+
+
+def show(port: int, table: ebpf.Map) -> None:
+    """Print a table and let go of it; it lives on while it is in the map of maps."""
+    with table:
+        for sender, count in table.items():
+            address = ip_address(ntohl(sender))  # a __be32 is the number in network byte order
+            print(f"port {port}: {count} packets from {address}", flush=True)
+
+
+def on_interface(obj: ebpf.Object, template: ebpf.MapSpec, interface: str, ports: list[int]) -> None:
+    with obj.programs["hash_of_maps"].attach(interface), suppress(KeyboardInterrupt):
+        tables = {port: watch(obj, template, port) for port in ports}
+        while True:
+            time.sleep(1)
+            for port, full in tables.items():
+                tables[port] = watch(obj, template, port)
+                show(port, full)  # the last second, and nothing adds to it any more
+
+
+def in_lab(obj: ebpf.Object, template: ebpf.MapSpec, ports: list[int]) -> None:
+    with Lab("client", "server") as lab:
+        client, server = lab
+        with server.entered(), obj.programs["hash_of_maps"].attach("eth0"):
+            tables = {port: watch(obj, template, port) for port in ports}
+            for number, port in enumerate(ports, 1):
+                client.udp(server.address, port, count=10 * number)
+            client.udp(server.address, 9, count=50)  # not watched, not counted
+            for port, table in tables.items():
+                show(port, table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--iface", help="count there until Ctrl-C; without it: in a lab, with traffic")
+    parser.add_argument("--ports", type=int, nargs="+", default=[53, 123], help="of UDP (default: 53 123)")
+    args = parser.parse_args()
+    spec = ebpf.compile(SOURCE)
+    template = spec.maps["watched"].inner
+    with spec.load() as obj:
+        if args.iface:
+            on_interface(obj, template, args.iface, args.ports)
+        else:
+            in_lab(obj, template, args.ports)
+
+
+if __name__ == "__main__":
+    main()

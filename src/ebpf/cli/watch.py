@@ -1,0 +1,136 @@
+"""Sampling the maps and variables of a loaded object, and how fast they change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ebpf.cli import entries
+from ebpf.cli.entries import Entry
+from ebpf.maps.codecs import FD_VALUES
+from ebpf.maps.operations import Operation, operations
+from ebpf.uapi import MapType
+
+if TYPE_CHECKING:
+    from ebpf.loader.object import Object
+    from ebpf.maps.map import Map
+
+READ_AT_MOST = 4096  #: entries of a map per sample
+VARIABLES = "variables"
+_ARRAYS = (MapType.ARRAY, MapType.PERCPU_ARRAY)
+#: Filled by user space; what is in them does not change by itself.
+_TABLES = frozenset(FD_VALUES) | {MapType.DEVMAP, MapType.DEVMAP_HASH, MapType.CPUMAP}
+
+
+class Row(NamedTuple):
+    """An entry, its parts by path, and the change per second of those that are numbers."""
+
+    entry: Entry
+    key: dict[str, Any]
+    value: dict[str, Any]
+    rates: dict[str, float]
+    changed: bool  #: since the last sample, or new
+
+
+class Sample(NamedTuple):
+    """A map at one time."""
+
+    name: str
+    type: str
+    rows: list[Row]
+    is_cut: bool  #: whether the map has more entries than were read
+    gone: list[dict[str, Any]]  #: keys that were in the last sample and are not now
+
+
+class Watcher:
+    """Samples what is worth watching in an object: its maps with entries, and its variables."""
+
+    def __init__(self, live: Object) -> None:
+        self._live = live
+        self._maps = [each for name, each in live.maps.items() if _is_watched(each) and not _is_data(live, name)]
+        self._variables = [
+            name
+            for name, place in live.spec.variables.places.items()
+            if not live.spec.maps[place.map].is_readonly and place.type is not None
+        ]
+        self._last: dict[str, tuple[float, dict[str, tuple[dict[str, Any], dict[str, Any]]]]] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to watch."""
+        return not self._maps and not self._variables
+
+    def sample(self) -> list[Sample]:
+        """Everything, now."""
+        samples = [self._sample(each.name, str(each.type), *_read(each)) for each in self._maps]
+        if self._variables:
+            values = [Entry(name, self._live.variables[name]) for name in self._variables]
+            samples.append(self._sample(VARIABLES, "", values, False))
+        return samples
+
+    def _sample(self, name: str, type: str, found: Iterable[Entry], is_cut: bool) -> Sample:
+        now = time.monotonic()
+        before, old = self._last.get(name, (now, None))
+        fresh: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+        rows = []
+        for entry in found:
+            key = entries.flatten(entry.key, "key")
+            value = _parts(entry)
+            label = repr(entry.key)
+            fresh[label] = key, value
+            known = (old or {}).get(label)
+            rows.append(
+                Row(entry, key, value, _rates(value, known, now - before, old is None), known is None or known[1] != value)
+            )
+        gone = [key for label, (key, _) in (old or {}).items() if label not in fresh] if not is_cut else []
+        self._last[name] = now, fresh
+        return Sample(name, type, rows, is_cut, gone)
+
+
+def _is_data(live: Object, name: str) -> bool:
+    return live.spec.maps[name].is_data
+
+
+def _is_watched(each: Map) -> bool:
+    return each.type not in _TABLES and (Operation.WALK | Operation.LOOKUP) in operations(each.type)
+
+
+def _read(each: Map) -> tuple[list[Entry], bool]:
+    """The entries, those of arrays that are zero left out, and whether there are more."""
+    pairs = list(islice(each.items(), READ_AT_MOST + 1))
+    is_cut = len(pairs) > READ_AT_MOST
+    found = [entries.make_entry(key, value) for key, value in pairs[:READ_AT_MOST]]
+    if each.type in _ARRAYS:
+        found = [entry for entry in found if any(map(_is_set, _parts(entry).values()))]
+    return entries.in_order(found), is_cut
+
+
+def _parts(entry: Entry) -> dict[str, Any]:
+    """The value's parts: the sum over the CPUs, or where there is none, each CPU's."""
+    if entry.value is None and entry.per_cpu is not None:
+        return {
+            f"cpu{cpu}.{path}": part
+            for cpu, value in enumerate(entry.per_cpu)
+            for path, part in entries.flatten(value, "value").items()
+        }
+    return entries.flatten(entry.value, "value")
+
+
+def _is_set(part: Any) -> bool:
+    return any(map(_is_set, part)) if isinstance(part, tuple) else bool(part)
+
+
+def _rates(
+    value: dict[str, Any], known: tuple[dict[str, Any], dict[str, Any]] | None, seconds: float, is_first: bool
+) -> dict[str, float]:
+    """Change per second of the parts that count upwards; a new entry has counted from 0."""
+    if seconds <= 0 or is_first:
+        return {}
+    before = known[1] if known is not None else {}
+    return {
+        path: (part - before.get(path, 0)) / seconds
+        for path, part in value.items()
+        if entries.is_number(part) and part > before.get(path, 0)
+    }

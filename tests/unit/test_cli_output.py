@@ -1,0 +1,144 @@
+"""Numbers for people, tables, JSON of values, rows of entries."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+import pytest
+
+from ebpf.btf.structvalue import enum_class, make_struct, struct_class
+from ebpf.cli import entries, human, output
+from ebpf.cli.entries import Entry
+from ebpf.cli.output import Cell, Column
+from ebpf.maps.percpu import PerCpu
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536, "1.5 KiB"), (1024**2 - 1, "1.0 MiB"), (5 * 1024**3, "5.0 GiB")],
+)
+def test_sizes(count: int, text: str) -> None:
+    assert human.size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "text"),
+    [
+        (0, "0 ns"),
+        (999, "999 ns"),
+        (1500, "1.5 us"),
+        (999_999, "1.0 ms"),
+        (12_345_678, "12.3 ms"),
+        (59.9e9, "59.9 s"),
+        (60e9, "1 min 0 s"),
+        (3725e9, "1 h 2 min"),
+        (90000e9, "1 d 1 h"),
+    ],
+)
+def test_durations(nanoseconds: float, text: str) -> None:
+    assert human.duration(nanoseconds) == text
+
+
+@pytest.mark.parametrize(
+    ("per_second", "text"),
+    [(0, "0"), (0.5, "0.5"), (99.95, "100"), (1234.4, "1234"), (1e6, "1.00M"), (2.5e9, "2.50G")],
+)
+def test_rates(per_second: float, text: str) -> None:
+    assert human.rate(per_second) == text
+
+
+def test_times_are_local_and_iso() -> None:
+    assert datetime.fromisoformat(human.iso(1.5)).timestamp() == 1.5
+    assert human.timestamp(86400 * 365) == datetime.fromtimestamp(86400 * 365).isoformat(sep=" ")
+
+
+def test_counts() -> None:
+    assert [human.count(n, "map") for n in (0, 1, 2)] == ["no maps", "1 map", "2 maps"]
+    assert human.count(2, "entry", "entries") == "2 entries"
+
+
+def test_plain_tables_keep_all_data(capsys: pytest.CaptureFixture[str]) -> None:
+    columns = [Column("id", right=True), Column("name")]
+    output.print_table(columns, [("1", "x" * 300), ("1000", Cell("y", "bold"))], indent=2)
+    assert capsys.readouterr().out == f"    id  name\n     1  {'x' * 300}\n  1000  y\n"
+
+
+def test_an_empty_table_is_a_note_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_table([Column("id")], [], empty="no maps")
+    assert capsys.readouterr() == ("", "no maps\n")
+
+
+def test_rich_tables_have_the_same_cells() -> None:
+    from rich.console import Console
+
+    console = Console(width=60, record=True, file=open("/dev/null", "w"))
+    console.print(output.rich_table([Column("id", right=True), Column("na[me", wrap=True)], [("1", "[red]x")]))
+    shown = console.export_text()
+    assert "na[me" in shown
+    assert "[red]x" in shown
+
+
+def test_fields_leave_out_what_is_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_fields([("id", "1"), ("nothing", ""), ("longer", Cell("x", "bold"))])
+    assert capsys.readouterr().out == "id      1\nlonger  x\n"
+
+
+Protocol = enum_class("protocol", ((3, "TCP"), (4, "UDP")))
+FLOW = struct_class("flow", ("protocol", "port"))
+COUNTER = struct_class("counter", ("packets", "port"))
+
+
+def flow(protocol: int, port: int) -> object:
+    return make_struct(FLOW, (Protocol(protocol), port))
+
+
+def counter(packets: int) -> object:
+    return make_struct(COUNTER, (packets, 1))
+
+
+def test_a_column_for_each_field() -> None:
+    found = [Entry(flow(4, 53), counter(7)), Entry(flow(9, 80), counter(8))]
+    columns, rows = entries.columns_and_rows(found)
+    assert [(column.title, column.right) for column in columns] == [
+        ("protocol", False),
+        ("port", True),
+        ("packets", True),
+        ("value.port", True),
+    ]
+    assert rows == [["UDP", "53", "7", "1"], ["9", "80", "8", "1"]]
+
+
+def test_entries_per_cpu() -> None:
+    entry = entries.make_entry(flow(3, 1), PerCpu([counter(2), counter(3)]))
+    assert entry.value["packets"] == 5
+    columns, rows = entries.columns_and_rows([entry], each_cpu=True)
+    assert [column.title for column in columns] == ["protocol", "port", "cpu", "packets", "value.port"]
+    assert rows == [["TCP", "1", "0", "2", "1"], ["TCP", "1", "1", "3", "1"]]
+    assert json.loads(output.dump(entries.entry_json(entry))) == {
+        "key": {"protocol": "TCP", "port": 1},
+        "value": {"packets": 5, "port": 2},
+        "per_cpu": [{"packets": 2, "port": 1}, {"packets": 3, "port": 1}],
+    }
+
+
+def test_what_has_no_sum_is_shown_per_cpu() -> None:
+    entry = entries.make_entry(1, PerCpu(["a", "b"]))
+    assert entry.value is None
+    assert entries.columns_and_rows([entry])[1] == [["1", "0", "a"], ["1", "1", "b"]]
+    assert entries.entry_json(entry) == {"key": 1, "value": None, "per_cpu": ["a", "b"]}
+
+
+def test_values_without_parts() -> None:
+    columns, rows = entries.columns_and_rows([Entry(1, True), Entry(2, False)])
+    assert [column.title for column in columns] == ["key", "value"]
+    assert rows == [["1", "true"], ["2", "false"]]
+
+
+def test_nested_values_have_paths() -> None:
+    inner = make_struct(struct_class("inner", ("a",)), (1,))
+    outer = make_struct(struct_class("outer", ("x", "y")), (inner, (1, 2)))
+    assert entries.flatten(outer, "value") == {"x.a": 1, "y": (1, 2)}
+    assert entries.text((1, 2)) == "[1 2]"
+    assert entries.text(tuple(range(20))).endswith(" … 4 more]")
+    assert entries.text(b"\x0a\x0b") == "0a 0b"
