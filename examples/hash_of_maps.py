@@ -13,41 +13,42 @@ from ebpf.lab import Lab
 SOURCE = Path(__file__).with_suffix(".bpf.c")
 
 
-def watch(obj: ebpf.Object, template: ebpf.MapSpec, port: int) -> ebpf.Map:
+def watch(obj: ebpf.Object, template: ebpf.MapSpec, port: int) -> None:
     """Put an empty table in for a port, in the place of the one that may be there."""
-    table = ebpf.Map.create(template, name=f"port_{port}")
-    obj.maps["watched"][port] = table  # one step: the next packet is counted in the new table
-    return table
+    with ebpf.Map.create(template) as table:
+        obj.maps["watched"][port] = table  # one step: the next packet is counted in the new table
 
 
 def show(port: int, table: ebpf.Map) -> None:
-    """Print a table and let go of it; it lives on while it is in the map of maps."""
-    with table:
-        for sender, count in table.items():
-            address = ip_address(ntohl(sender))  # a __be32 is the number in network byte order
-            print(f"port {port}: {count} packets from {address}", flush=True)
+    for sender, count in table.items():
+        address = ip_address(ntohl(sender))  # a __be32 is the number in network byte order
+        print(f"port {port}: {count} packets from {address}", flush=True)
 
 
 def on_interface(obj: ebpf.Object, template: ebpf.MapSpec, interface: str, ports: list[int]) -> None:
+    for port in ports:
+        watch(obj, template, port)
     with obj.programs["hash_of_maps"].attach(interface), suppress(KeyboardInterrupt):
-        tables = {port: watch(obj, template, port) for port in ports}
         while True:
             time.sleep(1)
-            for port, full in tables.items():
-                tables[port] = watch(obj, template, port)
-                show(port, full)  # the last second, and nothing adds to it any more
+            for port in ports:
+                with obj.maps["watched"][port] as table:
+                    watch(obj, template, port)
+                    show(port, table)  # the last second, and nothing adds to it any more
 
 
 def in_lab(obj: ebpf.Object, template: ebpf.MapSpec, ports: list[int]) -> None:
+    for port in ports:
+        watch(obj, template, port)
     with Lab("client", "server") as lab:
         client, server = lab
         with server.entered(), obj.programs["hash_of_maps"].attach("eth0"):
-            tables = {port: watch(obj, template, port) for port in ports}
             for number, port in enumerate(ports, 1):
                 client.udp(server.address, port, count=10 * number)
             client.udp(server.address, 9, count=50)  # not watched, not counted
-            for port, table in tables.items():
-                show(port, table)
+    for port in ports:
+        with obj.maps["watched"][port] as table:
+            show(port, table)
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ def show(obj: ebpf.Object) -> None:
 
 def on_interface(obj: ebpf.Object, interface: str) -> None:
     with obj.programs["lpm_firewall"].attach(interface), suppress(KeyboardInterrupt):
+        print(f"filtering on {interface}; Ctrl-C ends it", flush=True)
         while True:
             time.sleep(1)
             show(obj)

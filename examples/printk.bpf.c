@@ -17,9 +17,9 @@ int printk(struct xdp_md *ctx)
 	if ((void *)(ip + 1) > end || eth->h_proto != bpf_htons(ETH_P_IP))
 		return XDP_PASS;
 
-	// The text goes through one buffer for the whole machine, which every reader empties: good for debugging,
-	// too slow for each packet of a busy link. %pI4 takes a pointer to an address in network byte order; up to
-	// three values work on any kernel, more from Linux 5.16 on. No "\n": the kernel adds it.
+	// Formatting takes longer than all of the rest: good for debugging, too slow for each packet of a busy
+	// link. %pI4 takes a pointer to an address in network byte order (Linux 5.13). Up to three values work
+	// on any kernel, more from 5.16 on. No "\n" at the end: the kernel adds it.
 	bpf_printk("IPv4 %pI4 protocol %d, %d bytes", &ip->saddr, ip->protocol, bpf_ntohs(ip->tot_len));
 	return XDP_PASS;
 }

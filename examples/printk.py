@@ -20,9 +20,9 @@ def on_interface(obj: ebpf.Object, interface: str) -> None:
 def in_lab(obj: ebpf.Object) -> None:
     with Lab("client", "server") as lab:
         client, server = lab
-        # Opened before there is anything to read: the trace pipe is one for the whole machine, and shows what
-        # comes from now on.
-        with ebpf.trace() as lines, server.entered(), obj.programs["printk"].attach("eth0"):
+        # Opened before there is anything to read: it gives what is printed from now on, by any program of the
+        # machine, and ends here when nothing came for two seconds.
+        with ebpf.trace(timeout=2) as lines, server.entered(), obj.programs["printk"].attach("eth0"):
             client.ping(server.address, count=3)
             for line in islice((line for line in lines if line.text.startswith("IPv4")), 3):
                 print(f"CPU {line.cpu}, {line.task}: {line.text}")

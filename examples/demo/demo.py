@@ -18,6 +18,7 @@ from ebpf.lab import Host, Lab
 
 SOURCE = Path(__file__).parent / "firewall.bpf.c"
 OPEN_PORT, BLOCKED_PORT = 7000, 9999
+NEEDS = (*privileges.needs_to_load(ebpf.ProgramType.XDP), privileges.NET_ADMIN, privileges.SYS_ADMIN)
 
 console = Console(highlight=False)
 
@@ -38,7 +39,7 @@ def main() -> None:
         f" ({(time.perf_counter() - started) * 1e3:.0f} ms)"
     )
 
-    missing = privileges.missing()
+    missing = privileges.missing(NEEDS)
     if missing:
         without_privileges(spec, missing)
         return
@@ -46,7 +47,7 @@ def main() -> None:
     console.print("[bold]2. Lab[/] client ── veth ── server")
     with Lab("client", "server") as lab:
         console.print(f"   client {lab['client'].address}, server {lab['server'].address}")
-        with spec.load(statistics=True) as obj, lab["server"].entered():
+        with spec.load(log_level=4) as obj, lab["server"].entered():
             console.print(f"[bold]3. Load and attach[/] to {lab['server'].interface.name} of the server")
             with obj.programs["firewall"].attach(lab["server"].interface.name) as link:
                 console.print(f"   attached in {link.mode} mode; UDP and TCP to port {BLOCKED_PORT} are dropped")
@@ -82,6 +83,8 @@ def watch(counters: ebpf.Map, lab: Lab, seconds: float) -> dict[str, str]:
                 )
             live.update(Group(table), refresh=True)
             before, last = {key: total.packets for key, total in totals.items()}, now
+    if not console.is_terminal:
+        console.print()  # Live ends without a newline there
     return traffic.answers()
 
 
@@ -136,20 +139,22 @@ def facts(program: ebpf.Program, link: object, answers: dict[str, str]) -> None:
         table.add_row(f"   client: {kind}", answer)
     table.add_row("   program", f"{program.name}, id {info.id}, tag {info.tag}")
     table.add_row("   instructions", f"{info.xlated_size // 8}, JITed to {info.jited_size} bytes")
-    table.add_row("   verifier", f"{info.verified_instructions} instructions, {program.verification_time_us} us")
+    cost = program.verification
+    if cost:
+        table.add_row("   verified", f"in {cost.time_us} us: {cost.instructions} instructions walked through")
     table.add_row("   mode", f"{link.mode}")
     console.print("[bold]5. Facts[/]")
     console.print(table)
 
 
-def without_privileges(spec: ebpf.Spec, missing: str) -> None:
+def without_privileges(spec: ebpf.Spec, missing: list[str]) -> None:
     """Say what is missing, and show the program."""
-    from ebpf.isa.listing import listing
+    from ebpf.isa.listing import listing, render
 
-    console.print(f"[yellow]Loading it needs privileges: {missing}[/]")
+    console.print(f"[yellow]Loading it needs {', '.join(missing)}, which this process lacks.[/]")
     console.print("What can be shown without: the program as compiled. For the rest: sudo make demo\n")
     for program in spec.programs.values():
-        console.print(listing(program.instructions), markup=False)
+        print(render(listing(program.instructions, program.name)))
 
 
 if __name__ == "__main__":

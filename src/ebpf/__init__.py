@@ -5,9 +5,9 @@ Names are imported when they are first used, so that `import ebpf` costs next to
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ebpf._lazy import lazy
 from ebpf._version import __version__
 
 if TYPE_CHECKING:
@@ -66,18 +66,8 @@ _HOMES = {
     "ebpf.spec.reader": ("open",),
     "ebpf.uapi": ("AttachType", "MapType", "ProgramType", "XdpAction"),
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-
-__all__ = ["__version__", *_HOME_OF]
-
-
-def __getattr__(name: str) -> object:
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module 'ebpf' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+__all__ = ["__version__", *(name for names in _HOMES.values() for name in names)]
+__getattr__ = lazy(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

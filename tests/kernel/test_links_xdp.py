@@ -27,7 +27,9 @@ pytestmark = pytest.mark.kernel
 NAMES = (f"eb-xdp{os.getpid()}a", f"eb-xdp{os.getpid()}b")
 XDP_PASS = bytes.fromhex("b7000000 02000000 95000000 00000000")
 
-needs_ip = pytest.mark.skipif(shutil.which("ip") is None, reason="interoperates with ip, which is not installed")
+needs_ip = pytest.mark.skipif(
+    shutil.which("ip") is None, reason="interoperates with ip, which is not installed"
+)
 needs_bpftool = pytest.mark.skipif(
     shutil.which("bpftool") is None, reason="interoperates with bpftool, which is not installed"
 )
@@ -81,7 +83,9 @@ def run(*command: str) -> str:
 
 
 def ip_xdp(interface: str = "v0") -> dict[str, Any] | None:
-    found: dict[str, Any] | None = json.loads(run("ip", "-json", "-d", "link", "show", interface))[0].get("xdp")
+    found: dict[str, Any] | None = json.loads(run("ip", "-json", "-d", "link", "show", interface))[0].get(
+        "xdp"
+    )
     return found
 
 
@@ -90,7 +94,9 @@ def ip_xdp(interface: str = "v0") -> dict[str, Any] | None:
 
 @needs_ip
 @needs_bpftool
-@pytest.mark.parametrize(("mode", "ip_mode", "bpftool_mode"), [("native", 1, "driver"), ("generic", 2, "generic")])
+@pytest.mark.parametrize(
+    ("mode", "ip_mode", "bpftool_mode"), [("native", 1, "driver"), ("generic", 2, "generic")]
+)
 def test_ours_is_what_ip_and_bpftool_see(
     net: None, program: FD, mode: str, ip_mode: int, bpftool_mode: str
 ) -> None:
@@ -278,7 +284,7 @@ def test_replace_only_what_is_expected(net: None, program: FD, other: FD) -> Non
 def test_replace_cannot_change_the_mode(net: None, program: FD, other: FD) -> None:
     with (
         attach_xdp(program, "v0", mode="generic"),
-        pytest.raises(AttachError, match="replace a program in native mode on v0: .* in generic mode"),
+        pytest.raises(AttachError, match=r"replace a program in native mode on v0: .* in generic mode"),
     ):
         attach_xdp(other, "v0", mode="native", replace=True)
 
@@ -301,9 +307,11 @@ def test_replace_what_was_attached_through_netlink(net: None, program: FD, other
         with pytest.raises(Error, match="nothing to pin"):
             attached.pin("/sys/fs/bpf/x")
         attached.update(program)
-        assert netlink.link("v0").xdp == {XdpFlags.SKB_MODE: id_of(program)} == {
-            XdpFlags.SKB_MODE: attached.program_id
-        }
+        assert (
+            netlink.link("v0").xdp
+            == {XdpFlags.SKB_MODE: id_of(program)}
+            == {XdpFlags.SKB_MODE: attached.program_id}
+        )
     assert netlink.link("v0").xdp == {}
 
 
@@ -346,7 +354,9 @@ def pinned(bpffs: Path, program: FD) -> str:
 
 
 @needs_ip
-@pytest.mark.parametrize(("how", "mode"), [("xdpgeneric", "generic"), ("xdpdrv", "native"), ("xdp", "native")])
+@pytest.mark.parametrize(
+    ("how", "mode"), [("xdpgeneric", "generic"), ("xdpdrv", "native"), ("xdp", "native")]
+)
 def test_what_ip_attached_we_detach(net: None, program: FD, pinned: str, how: str, mode: str) -> None:
     run("ip", "link", "set", "v0", how, "pinned", pinned)
     (attached,) = [one for one in xdp_status() if one.namespace.is_current]
@@ -387,7 +397,7 @@ def test_a_link_of_another_process_is_detached(net: None, program: FD) -> None:
 
 def test_detach_only_what_is_meant(net: None, program: FD) -> None:
     with attach_xdp(program, "v0", mode="generic"):
-        with pytest.raises(AttachError, match="with id 999999 from v0: attached there: .*'first'"):
+        with pytest.raises(AttachError, match=r"with id 999999 from v0: attached there: .*'first'"):
             detach_xdp("v0", program_id=999999)
         with pytest.raises(AttachError, match="in native mode from v0"):
             detach_xdp("v0", mode="native")
@@ -415,7 +425,12 @@ def test_status_over_namespaces(net: None, program: FD, other: FD) -> None:
         assert (a.interface, a.mode, a.program_id, a.link_id) == (
             "v0", XdpMode.NATIVE, id_of(program), first.id,
         )  # fmt: skip
-        assert (b.interface, b.mode, b.program_name, b.link_id) == ("v1", XdpMode.GENERIC, "second", second.id)
+        assert (b.interface, b.mode, b.program_name, b.link_id) == (
+            "v1",
+            XdpMode.GENERIC,
+            "second",
+            second.id,
+        )
         assert a.tag == b.tag == bpf.program_info(program.fileno()).tag
         assert os.getpid() in [owner.pid for owner in a.owners]
         assert [one.namespace.name for one in xdp_status(all_namespaces=False)] == [NAMES[0]]

@@ -335,7 +335,7 @@ def put(offset: int, value: int, code: str = "I") -> Callable[[bytearray], objec
         (corrupt(put(12, 30)), "no multiple of 4"),
         (corrupt(put(20, 0)), "no string section"),
         (corrupt(put(20, 3)), "does not end with a NUL"),
-        (corrupt(put(16, 4)), "does not start with the empty string"),
+        (corrupt(lambda data: data.__setitem__(HEADER_LENGTH + 428, 120)), "does not start with the empty string"),
         (corrupt(put(12, 8)), "BTF type 1 at offset 0 is cut off"),
         (corrupt(put(12, 4)), "BTF type 1 at offset 0 is cut off"),
         (corrupt(put(HEADER_LENGTH + 4, 0x1F00_0000)), "BTF type 1 at offset 0: kind 31"),

@@ -56,13 +56,15 @@ def test_version_needs_no_library() -> None:
 def test_a_piped_command_does_not_import_rich_or_what_it_does_not_need() -> None:
     script = (
         "import sys; from ebpf.cli.main import main; main(['--help']); "
-        "print(sorted(set(sys.modules) & {'rich', 'numpy', 'ebpf.cli.run', 'ebpf.lab.lab', 'ebpf.kernel.bpf'}))"
+        "print(sorted(set(sys.modules) & {'rich', 'numpy', 'ebpf.cli.run', 'ebpf.lab.lab', 'ebpf.kernel'}))"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize(("path", "command"), COMMANDS, ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
+@pytest.mark.parametrize(
+    ("path", "command"), COMMANDS, ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
 def test_every_command_has_help_with_an_example(
     capsys: pytest.CaptureFixture[str], path: tuple[str, ...], command: click.Command
 ) -> None:
@@ -74,7 +76,9 @@ def test_every_command_has_help_with_an_example(
         assert all(len(line) <= 100 for line in out.splitlines())
 
 
-@pytest.mark.parametrize(("path", "command"), LEAVES, ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
+@pytest.mark.parametrize(
+    ("path", "command"), LEAVES, ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
 def test_every_command_that_shows_something_has_json(path: tuple[str, ...], command: click.Command) -> None:
     options = {option for parameter in command.params for option in parameter.opts}
     if path not in {("completion",), ("lab", "exec")}:
@@ -161,7 +165,7 @@ def test_errors_are_json_with_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(err) == {
         "error": "there is no file '/nonexistent.o'",
         "hint": None,
-        "type": "ObjectError",
+        "type": "Error",
     }
     code, _, err = run(capsys, "disasm", "--json")
     assert code == 2
@@ -170,7 +174,12 @@ def test_errors_are_json_with_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_refusal_of_the_verifier_is_json_with_its_log(capsys: pytest.CaptureFixture[str]) -> None:
     error = errors.VerifierError(
-        "program 'x' was refused", errno=13, program="x", reason="R0 !read_ok", log="the log", hint="initialise"
+        "program 'x' was refused",
+        errno=13,
+        program="x",
+        reason="R0 !read_ok",
+        log="the log",
+        hint="initialise",
     )
     failure.report(error, as_json=True)
     assert json.loads(capsys.readouterr().err) == {
@@ -202,8 +211,8 @@ def test_a_bug_is_one_line_and_a_traceback_only_on_demand(
     def broken(path: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("ebpf.open", broken, raising=False)
-    code, out, err = run(capsys, "disasm", "x.o")
+    monkeypatch.setattr("ebpf.spec.reader.open", broken)
+    code, out, err = run(capsys, "disasm", __file__)
     assert (code, out) == (1, "")
     assert "error: internal error: ZeroDivisionError: oops (test_cli.py:" in err
     assert ("Traceback" in err) == (debug == "1")
@@ -214,8 +223,8 @@ def test_an_interrupt_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     def interrupted(path: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ebpf.open", interrupted, raising=False)
-    assert run(capsys, "disasm", "x.o") == (130, "", "")
+    monkeypatch.setattr("ebpf.spec.reader.open", interrupted)
+    assert run(capsys, "disasm", __file__) == (130, "", "")
 
 
 def test_a_closed_pipe_is_quiet() -> None:
@@ -241,7 +250,11 @@ def test_completion_scripts(capsys: pytest.CaptureFixture[str], shell: str) -> N
 
 
 def test_completion_completes() -> None:
-    environment = os.environ | {"_EBPF_COMPLETE": "bash_complete", "COMP_WORDS": "ebpf pro", "COMP_CWORD": "1"}
+    environment = os.environ | {
+        "_EBPF_COMPLETE": "bash_complete",
+        "COMP_WORDS": "ebpf pro",
+        "COMP_CWORD": "1",
+    }
     result = subprocess.run(SCRIPT, capture_output=True, text=True, env=environment)
     assert result.stdout == "plain,prog\n"
     environment["COMP_WORDS"], environment["COMP_CWORD"] = "ebpf prog list --js", "3"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from datetime import datetime
 
@@ -16,7 +17,14 @@ from ebpf.maps.percpu import PerCpu
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536, "1.5 KiB"), (1024**2 - 1, "1.0 MiB"), (5 * 1024**3, "5.0 GiB")],
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (1024**2 - 1, "1.0 MiB"),
+        (5 * 1024**3, "5.0 GiB"),
+    ],
 )
 def test_sizes(count: int, text: str) -> None:
     assert human.size(count) == text
@@ -72,8 +80,10 @@ def test_an_empty_table_is_a_note_on_stderr(capsys: pytest.CaptureFixture[str]) 
 def test_rich_tables_have_the_same_cells() -> None:
     from rich.console import Console
 
-    console = Console(width=60, record=True, file=open("/dev/null", "w"))
-    console.print(output.rich_table([Column("id", right=True), Column("na[me", wrap=True)], [("1", "[red]x")]))
+    console = Console(width=60, record=True, file=io.StringIO())
+    console.print(
+        output.rich_table([Column("id", right=True), Column("na[me", wrap=True)], [("1", "[red]x")])
+    )
     shown = console.export_text()
     assert "na[me" in shown
     assert "[red]x" in shown

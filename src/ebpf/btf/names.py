@@ -7,8 +7,8 @@ from ebpf.btf import types as t
 QUALIFIERS: dict[type[t.Type], str] = {t.Const: "const", t.Volatile: "volatile", t.Restrict: "restrict"}
 #: What stands for the rest of a type that is too long, or without end.
 _ELLIPSIS = "…"
-#: Types that one declaration may go through.
-_MAX_STEPS = 512
+#: Types that one declaration may go through, and prototypes within prototypes.
+_MAX_STEPS, _MAX_DEPTH = 512, 16
 
 
 def declaration(type: t.Type, declarator: str = "") -> str:
@@ -39,6 +39,7 @@ class _Short:
 
     def __init__(self) -> None:
         self.steps = _MAX_STEPS
+        self.depth = 0
 
     def declaration(self, type: t.Type, declarator: str) -> str:
         words: list[str] = []  # qualifiers that wait for what they qualify
@@ -77,6 +78,9 @@ class _Short:
         return _join([_ELLIPSIS], declarator)
 
     def parameters(self, proto: t.FunctionProto) -> str:
+        if self.depth >= _MAX_DEPTH:
+            return _ELLIPSIS
+        self.depth += 1
         parts = []
         for parameter in proto.parameters:
             if self.steps <= 0:
@@ -85,6 +89,7 @@ class _Short:
             parts.append(self.declaration(parameter.type, parameter.name))
         if proto.is_variadic:
             parts.append("...")
+        self.depth -= 1
         return ", ".join(parts) or "void"
 
 

@@ -11,6 +11,7 @@ import click
 
 from ebpf.cli import human, output, terminal
 from ebpf.cli.command import json_option
+from ebpf.cli.prog import complete_programs
 from ebpf.cli.sources import compiler_options, open_spec
 
 if TYPE_CHECKING:
@@ -66,40 +67,70 @@ def disasm(
             print(line)
 
 
+@click.command("disasm")
+@click.argument("program", shell_complete=complete_programs)
+@click.option("--raw", "--opcodes", is_flag=True, help="Show the bytes of each instruction.")
+@click.option("--no-source", is_flag=True, help="Leave out the lines of source.")
+@json_option
+def disasm_program(program: str, raw: bool, no_source: bool, as_json: bool) -> None:
+    """Show the instructions of PROGRAM as the kernel runs them, after the verifier rewrote them ("xlated").
+
+    PROGRAM is an id, a name, a tag, or the path of a pin.
+
+    \b
+    Examples:
+      ebpf prog disasm firewall
+      ebpf prog disasm 42 --raw --no-source
+    """
+    from ebpf.cli import objects
+    from ebpf.isa.listing import listing
+    from ebpf.programs.program import Program
+
+    with objects.open_program(program) as fd, Program.from_fd(fd) as live:
+        lines = listing(live.instructions, live.name)
+        header = f"; {live.name}: {live.type}, id {live.id}, {_count(lines)}"
+        facts = {"id": live.id, "name": live.name, "type": str(live.type), "lines": _lines_json(lines)}
+    if as_json:
+        output.print_json(facts)
+        return
+    for line in _render(header, lines, terminal.painter(sys.stdout), raw=raw, source=not no_source):
+        print(line)
+
+
 def _contents(spec: Spec) -> str:
     return f"; it has: {', '.join(spec.maps)}" if spec.maps else ""
 
 
 def _header(program: ProgramSpec, lines: list[Line]) -> str:
+    type = str(program.type) if program.type is not None else "unknown type"
+    return f"; {program.name}: {type}, section {program.section}, {_count(lines)}"
+
+
+def _count(lines: list[Line]) -> str:
     from ebpf.isa.listing import LineKind
 
-    count = sum(line.kind is LineKind.INSTRUCTION for line in lines)
-    type = str(program.type) if program.type is not None else "unknown type"
-    return f"; {program.name}: {type}, section {program.section}, {human.count(count, 'instruction')}"
+    return human.count(sum(line.kind is LineKind.INSTRUCTION for line in lines), "instruction")
 
 
 def _facts(program: ProgramSpec, lines: list[Line]) -> dict[str, Any]:
-    from ebpf.isa.listing import LineKind
-
     return {
         "name": program.name,
         "section": program.section,
         "type": str(program.type) if program.type is not None else None,
-        "lines": [
-            {
-                "kind": line.kind.value,
-                "pc": line.pc,
-                "text": line.text,
-                **({"raw": line.raw.hex()} if line.kind is LineKind.INSTRUCTION else {}),
-                **(
-                    {"source": {"file": line.source.file, "line": line.source.line, "text": line.source.text}}
-                    if line.source is not None
-                    else {}
-                ),
-            }
-            for line in lines
-        ],
+        "lines": _lines_json(lines),
     }
+
+
+def _lines_json(lines: list[Line]) -> list[dict[str, Any]]:
+    found = []
+    for line in lines:
+        facts: dict[str, Any] = {"kind": line.kind.value, "pc": line.pc, "text": line.text}
+        if line.raw:
+            facts["raw"] = line.raw.hex()
+        if line.source is not None:
+            facts["source"] = {"file": line.source.file, "line": line.source.line, "text": line.source.text}
+        found.append(facts)
+    return found
 
 
 def _render(
@@ -132,7 +163,13 @@ _TOKEN = re.compile(
     r"(?P<call>(?<=call )\S+)|(?P<label>(?<=goto )\S+)|(?P<map>map\[[^]]*\])"
     r"|\b(?P<register>[rw]\d+)\b|\b(?P<word>if|goto|exit|call|lock|atomic\w*)\b"
 )
-_TOKEN_STYLES = {"register": "cyan", "call": "magenta", "map": "yellow", "word": "blue bold", "label": "yellow"}
+_TOKEN_STYLES = {
+    "register": "cyan",
+    "call": "magenta",
+    "map": "yellow",
+    "word": "blue bold",
+    "label": "yellow",
+}
 
 
 def _coloured(text: str, paint: Callable[[str, str], str]) -> str:

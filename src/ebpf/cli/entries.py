@@ -88,7 +88,8 @@ def columns_and_rows(entries: list[Entry], *, each_cpu: bool = False) -> tuple[l
         for title in value_titles
     ]
     rows = [
-        [text(keys[number].get(title)) for title in key_titles] + [text(cells.get(title)) for title in value_titles]
+        [text(keys[number].get(title)) for title in key_titles]
+        + [text(cells.get(title)) for title in value_titles]
         for number, cells in lines
     ]
     return columns, rows
@@ -101,9 +102,7 @@ def flatten(value: Any, name: str) -> dict[str, Any]:
     cells: dict[str, Any] = {}
     for field, item in value.items():
         inner = flatten(item, field)
-        cells |= {
-            path if path == field else f"{field}.{path}": part for path, part in inner.items()
-        }
+        cells |= {path if path == field else f"{field}.{path}": part for path, part in inner.items()}
     return cells
 
 

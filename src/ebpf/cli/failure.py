@@ -49,7 +49,7 @@ def report_bug(error: Exception, *, as_json: bool) -> None:
     """An exception that nothing here expects."""
     _debug()
     frames = traceback.extract_tb(error.__traceback__)
-    place = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else "?"  # noqa: PTH119
+    place = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else "?"
     _tell(
         f"internal error: {type(error).__name__}: {error} ({place}, ebpf {__version__})",
         "this is a bug in ebpf; EBPF_DEBUG=1 shows the traceback: please report it with that",

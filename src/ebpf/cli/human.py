@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from datetime import UTC, datetime
+
+from ebpf.cli import terminal
 
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
@@ -42,6 +45,14 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def moment(seconds: float) -> str:
+    """The same, short on a terminal: the time today, the date before."""
+    if not terminal.is_terminal(sys.stdout):
+        return timestamp(seconds)
+    day, clock = timestamp(seconds).split()
+    return clock if day == timestamp(time.time()).split()[0] else day
+
+
 def iso(seconds: float) -> str:
     """Seconds since 1970 in local time, ISO 8601 with the zone: for JSON."""
     return datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(timespec="milliseconds")
@@ -53,6 +64,6 @@ def since_boot(nanoseconds: int) -> float:
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
-    """ "1 map", "2 maps", "no maps". """
+    """ "1 map", "2 maps", "no maps"."""
     many = plural or f"{noun}s"
     return f"no {many}" if number == 0 else f"{number} {noun if number == 1 else many}"

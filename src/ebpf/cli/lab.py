@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -77,7 +78,8 @@ def up(hosts: tuple[str, ...], name: str, as_json: bool) -> None:
 
 @click.command()
 @_name_option
-def down(name: str) -> None:
+@json_option
+def down(name: str, as_json: bool) -> None:
     """Take a lab away: its interfaces, namespaces and BPF file system.
 
     \b
@@ -87,7 +89,10 @@ def down(name: str) -> None:
     from ebpf.lab.lab import Lab
 
     Lab.open(name).down()
-    terminal.note(f"lab {name} is down")
+    if as_json:
+        output.print_json({"name": name})
+    else:
+        terminal.note(f"lab {name} is down")
 
 
 @click.command()
@@ -132,7 +137,9 @@ def execute(host: str, command: tuple[str, ...], name: str) -> None:
     sys.stdout.flush()
     with place.entered():
         try:
-            os.execvp(command[0], command)  # the process becomes the command: signals and exit code are its own
+            os.execvp(
+                command[0], command
+            )  # the process becomes the command: signals and exit code are its own
         except OSError as error:
             raise Error(f"cannot run {command[0]!r} in {host}: {error.strerror}") from None
 
@@ -148,7 +155,7 @@ def _show(labs: list[Lab], as_json: bool) -> None:
                         {
                             "name": host.name,
                             "netns": host.namespace,
-                            "interfaces": [interface._asdict() for interface in host.interfaces],
+                            "interfaces": [asdict(interface) for interface in host.interfaces],
                         }
                         for host in lab
                     ],

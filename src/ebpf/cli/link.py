@@ -54,9 +54,7 @@ def list_links(as_json: bool) -> None:
                     "target": info.target or None,
                     "details": dict(info.details),
                     "pinned": pins.get((Kind.LINK, info.id), []),
-                    "held_by": [
-                        process._asdict() for process in processes.get((Kind.LINK, info.id), [])
-                    ],
+                    "held_by": [process._asdict() for process in processes.get((Kind.LINK, info.id), [])],
                 }
                 for info in objects.links()
             ]
@@ -65,7 +63,7 @@ def list_links(as_json: bool) -> None:
     columns = [
         Column("id", "cyan", right=True),
         Column("type"),
-        Column("program", "bold", wrap=True),
+        Column("program", "bold"),
         Column("attached to", wrap=True),
         Column("held by", "dim", wrap=True),
     ]

@@ -10,7 +10,14 @@ import click
 
 from ebpf.cli import human, output, terminal
 from ebpf.cli.command import json_option
-from ebpf.cli.sources import apply_settings, compiler_options, open_spec, setting_option, type_option, types_of
+from ebpf.cli.sources import (
+    apply_settings,
+    apply_type,
+    compiler_options,
+    open_spec,
+    setting_option,
+    type_option,
+)
 from ebpf.errors import Error
 
 if TYPE_CHECKING:
@@ -36,8 +43,8 @@ def load(
 ) -> None:
     """Load the programs and maps of FILE, an object or C source, and pin them in the folder PATH.
 
-    They stay in the kernel, attached to nothing, until `ebpf unload PATH`. PATH is in a BPF file system; a name that
-    is not is taken to be below /sys/fs/bpf. All of it is pinned, or nothing.
+    They stay in the kernel, attached to nothing, until `ebpf unload PATH`. PATH is in a BPF file system; a
+    name that is not is taken to be below /sys/fs/bpf. All of it is pinned, or nothing.
 
     \b
     Examples:
@@ -46,7 +53,8 @@ def load(
     """
     spec = open_spec(file, includes, defines)
     apply_settings(spec, settings)
-    with spec.load(types=types_of(spec, type_name)) as live:
+    apply_type(spec, type_name)
+    with spec.load() as live:
         live.pin(pin_folder(path))
         programs, maps = list(live.programs.values()), list(live.maps.values())
         if as_json:
@@ -87,7 +95,7 @@ def _facts(each: Program | Map) -> dict[str, Any]:
 def unload(path: str, as_json: bool) -> None:
     """Remove the pin PATH, or all pins in the folder PATH.
 
-    What nothing else holds is gone from the kernel then; what is still attached or in use stays, and is named.
+    What nothing else holds is gone from the kernel then; what is still in use stays, and is named.
 
     \b
     Examples:
@@ -113,7 +121,7 @@ def unload(path: str, as_json: bool) -> None:
         pin.unlink()
         removed.append((pin, kind, id))
     for folder, _, _ in os.walk(place, topdown=False):
-        os.rmdir(folder)  # noqa: PTH106
+        os.rmdir(folder)
     stay = [(kind, id) for _, kind, id in removed if _is_alive(kind, id)]
     if as_json:
         output.print_json(
@@ -125,7 +133,8 @@ def unload(path: str, as_json: bool) -> None:
         return
     terminal.note(f"removed {human.count(len(removed), 'pin')} from {place}")
     for kind, id in stay:
-        terminal.note(f"{kind.label} {id} is still in use and stays: ebpf {kind.label.replace('program', 'prog')} show {id}")
+        command = "prog" if kind is Kind.PROGRAM else kind.label
+        terminal.note(f"{kind.label} {id} is still in use, and stays; see: ebpf {command} list")
 
 
 def _is_alive(kind: Any, id: int) -> bool:

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if argv in (["--version"], ["-V"]):  # asked for by scripts: without the command-line library
         print(f"ebpf {__version__}")
         return 0
-    # What tools and editors read: UTF-8 even where the locale says ASCII, and never a crash over a character.
+    # Never a crash over a character that the locale does not know.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -30,9 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except BrokenPipeError:
         # The interpreter flushes once more at its end: let it flush into nothing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
         return CLOSED_PIPE
     except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # behind the ^C of the terminal
         return INTERRUPTED
 
 
@@ -40,19 +44,17 @@ def _run(argv: list[str]) -> int:
     import click
 
     from ebpf.cli import failure
-    from ebpf.cli.root import root
+    from ebpf.cli.root import Carried, root
     from ebpf.errors import Error
 
-    as_json = "--json" in argv[: argv.index("--")] if "--" in argv else "--json" in argv
+    as_json = "--json" in (argv[: argv.index("--")] if "--" in argv else argv)
     try:
         result = root.main(argv, prog_name="ebpf", standalone_mode=False)
-    except click.Abort:  # how click passes on an interrupt
-        raise KeyboardInterrupt from None
+    except Carried as carried:
+        raise carried.exception from None
     except click.ClickException as error:
         failure.report_usage(error, as_json=as_json)
         return error.exit_code
-    except BrokenPipeError:
-        raise
     except (Error, OSError) as error:
         failure.report(error, as_json=as_json)
         return FAILED

@@ -83,13 +83,13 @@ def list_maps(as_json: bool) -> None:
     columns = [
         Column("id", "cyan", right=True),
         Column("type"),
-        Column("name", "bold", wrap=True),
+        Column("name", "bold"),
         Column("key", right=True),
         Column("value", right=True),
         Column("entries", right=True),
         Column("memory", right=True),
-        Column("programs", wrap=True),
-        Column("pinned", "dim", wrap=True),
+        Column("programs", wrap=True, optional=True),
+        Column("pinned", "dim", wrap=True, optional=True),
     ]
     rows = [
         (
@@ -147,7 +147,10 @@ def show(map_name: str, as_json: bool) -> None:
             ("programs", users),
             ("pinned", " ".join(pins.get((Kind.MAP, info.id), ()))),
             ("held by", ", ".join(map(str, processes))),
-            ("key", f"{human.size(info.key_size)}{'' if key else ', no type known'}" if info.key_size else "none"),
+            (
+                "key",
+                f"{human.size(info.key_size)}{'' if key else ', no type known'}" if info.key_size else "none",
+            ),
             ("value", f"{human.size(info.value_size)}{'' if value else ', no type known'}"),
         ]
     )

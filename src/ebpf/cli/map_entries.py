@@ -84,8 +84,8 @@ def set_entry(
     """Set the entry KEY to VALUE; each is a value, or FIELD=VALUE for each field; fields left out are 0.
 
     A key and a value of one word each need no --. Addresses are written as such; be:80 is a number in network
-    byte order. A value for a per-CPU map is written for every CPU. In an array of programs or of maps, the value
-    is an id, a name, or the path of a pin.
+    byte order. A value for a per-CPU map is written for every CPU. In an array of programs or of maps, the
+    value is an id, a name, or the path of a pin.
 
     \b
     Examples:

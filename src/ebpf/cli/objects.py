@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
@@ -124,8 +124,7 @@ def _matching_programs(text: str) -> tuple[list[int], list[str]]:
     return (by_tag, []) if by_tag else _matching(text, everything)
 
 
-def _matching(text: str, everything: Iterable[ProgramInfo] | Iterable[MapInfo]) -> tuple[list[int], list[str]]:
-    everything = list(everything)
+def _matching(text: str, everything: Sequence[ProgramInfo | MapInfo]) -> tuple[list[int], list[str]]:
     found = [info.id for info in everything if info.name == text or _cut(info.name, text)]
     return found, sorted({info.name for info in everything if info.name})
 
@@ -176,7 +175,11 @@ def _open_pin(path: str, kind: Kind) -> FD:
     except FileNotFoundError:
         raise KernelError(f"nothing is pinned as {path}", errno=errno.ENOENT) from None
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM) and Path(path).exists() and mounts.filesystem_of(path) != "bpf":
+        if (
+            error.errno in (errno.EACCES, errno.EPERM)
+            and Path(path).exists()
+            and mounts.filesystem_of(path) != "bpf"
+        ):
             raise Error(f"{path} is not a pinned object: it is not in a BPF file system") from None
         raise _explained(error, f"open {path}") from None
     try:

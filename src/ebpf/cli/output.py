@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, NamedTuple
 from ebpf.cli import terminal
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 
 class Column(NamedTuple):
-    """A column: title, style of its cells, whether it holds numbers, and whether it may wrap on a terminal."""
+    """A column and how it looks on a terminal."""
 
     title: str
     style: str = ""
-    right: bool = False
-    wrap: bool = False
+    right: bool = False  #: aligned to the right, as numbers are
+    wrap: bool = False  #: may be folded where the terminal is narrow
+    optional: bool = False  #: left out on a terminal where every cell is "-"
 
 
 class Cell(NamedTuple):
@@ -55,7 +57,7 @@ def dump(value: object, *, indent: int | None = None) -> str:
 def plain(value: object) -> object:
     """Nested data that JSON can hold: structures become objects, enums their names, bytes hex digits."""
     if isinstance(value, Enum):
-        return str(value)
+        return plain(value.value)
     if isinstance(value, bool | None | str | float):
         return value
     if isinstance(value, int):
@@ -79,16 +81,39 @@ def print_table(
     if empty and not rows:
         terminal.note(empty)
         return
-    if terminal.is_terminal(sys.stdout):
-        from rich.padding import Padding
-
-        table = rich_table(columns, rows, title=title)
-        console().print(Padding(table, (0, 0, 0, indent)) if indent else table)
-        return
     if title:
         print(title)
+    if terminal.is_terminal(sys.stdout):
+        columns, rows = _used(columns, rows)
+        if _narrowest(columns, rows) + indent <= console().width:
+            from rich.padding import Padding
+
+            console().print(Padding(rich_table(columns, rows), (0, 0, 0, indent)))
+            return
     for line in plain_table(columns, rows):
         print(f"{' ' * indent}{line}")
+
+
+_FOLDED = 16  #: no column is folded to less
+
+
+def _used(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[list[Column], list[Row]]:
+    """Without the optional columns that hold nothing."""
+    kept = [
+        place
+        for place, column in enumerate(columns)
+        if not column.optional or any(_text(row[place]) != "-" for row in rows)
+    ]
+    return [columns[place] for place in kept], [[row[place] for place in kept] for row in rows]
+
+
+def _narrowest(columns: Sequence[Column], rows: Sequence[Row]) -> int:
+    """The width below which rich would cut something: then the terminal had better wrap whole lines."""
+    total = 2 * (len(columns) - 1)
+    for place, column in enumerate(columns):
+        width = _width(columns, rows, place)
+        total += min(width, _FOLDED) if column.wrap else width
+    return total
 
 
 def print_fields(fields: Iterable[tuple[str, str | Cell]]) -> None:
@@ -101,10 +126,14 @@ def print_fields(fields: Iterable[tuple[str, str | Cell]]) -> None:
         print(f"{paint(name.ljust(width), 'dim')}  {text}")
 
 
+def _width(columns: Sequence[Column], rows: Sequence[Row], place: int) -> int:
+    return max([len(columns[place].title), *(len(_text(row[place])) for row in rows)])
+
+
 def plain_table(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
     """The lines of a table as plain text, two spaces between the columns."""
     lines = [[column.title for column in columns], *([_text(cell) for cell in row] for row in rows)]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
+    widths = [_width(columns, rows, place) for place in range(len(columns))]
     return [
         "  ".join(
             text.rjust(width) if column.right else text.ljust(width)
@@ -114,7 +143,7 @@ def plain_table(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def rich_table(columns: Sequence[Column], rows: Sequence[Row], *, title: str = "") -> Table:
+def rich_table(columns: Sequence[Column], rows: Sequence[Row]) -> Table:
     """The same for a terminal."""
     from rich import box
     from rich.table import Table
@@ -124,28 +153,30 @@ def rich_table(columns: Sequence[Column], rows: Sequence[Row], *, title: str = "
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
+        padding=(0, 1, 0, 0),
         header_style="bold",
-        title=Text.from_ansi(title) if title else None,
-        title_style="",
-        title_justify="left",
+        border_style="dim",
     )
-    for column in columns:
+    for place, column in enumerate(columns):
         table.add_column(
             column.title,
             style=column.style or None,
             justify="right" if column.right else "left",
             no_wrap=not column.wrap,
             overflow="fold",
+            min_width=min(_FOLDED, _width(columns, rows, place)) if column.wrap else None,
         )
     for row in rows:
-        table.add_row(*(Text(cell.text, cell.style) if isinstance(cell, Cell) else Text(cell) for cell in row))
+        table.add_row(
+            *(Text(cell.text, cell.style) if isinstance(cell, Cell) else Text(cell) for cell in row)
+        )
     return table
 
 
-_console = None
+_console: Console | None = None
 
 
-def console():  # type: ignore[no-untyped-def]
+def console() -> Console:
     """The terminal, as rich sees it."""
     global _console
     if _console is None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ebpf.cli import human, output
 from ebpf.cli.command import Lazy, LazyGroup, json_option
 from ebpf.cli.output import Cell, Column
+from ebpf.cli.sources import program_type
 from ebpf.kernel import owners
 from ebpf.kernel.bpf import Kind, LinkInfo, MapInfo, ProgramInfo
 
@@ -18,6 +19,8 @@ Pins = dict[tuple[Kind, int], list[str]]
 COMMANDS = {
     "list": Lazy("prog:list_programs", "List the programs in the kernel."),
     "show": Lazy("prog:show", "Show one program."),
+    "disasm": Lazy("disasm:disasm_program", "Show a program's instructions as the kernel runs them."),
+    "run": Lazy("prog_run:run_program", "Run a program once on a packet, attached to nothing."),
 }
 
 
@@ -30,10 +33,12 @@ def prog() -> None:
       ebpf prog list
       ebpf prog list --type xdp --json
       ebpf prog show firewall
+      ebpf prog run firewall --packet udp
     """
 
 
-def _complete_programs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+def complete_programs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Names of programs for the shell."""
     from ebpf.cli import objects
 
     return sorted({info.name for info in objects.programs() if info.name.startswith(incomplete)})
@@ -55,8 +60,8 @@ def list_programs(wanted: str | None, as_json: bool) -> None:
 
     infos = objects.programs()
     if wanted is not None:
-        _check_type(wanted)
-        infos = [info for info in infos if objects.program_type(info) == wanted.lower()]
+        type = program_type(wanted)
+        infos = [info for info in infos if info.type == type]
     pins = owners.find_pins()
     links = objects.links()
     if as_json:
@@ -65,12 +70,12 @@ def list_programs(wanted: str | None, as_json: bool) -> None:
     columns = [
         Column("id", "cyan", right=True),
         Column("type"),
-        Column("name", "bold", wrap=True),
-        Column("maps", wrap=True),
-        Column("links", wrap=True),
+        Column("name", "bold"),
+        Column("maps", wrap=True, optional=True),
+        Column("links", wrap=True, optional=True),
         Column("memory", right=True),
         Column("loaded", "dim"),
-        Column("pinned", "dim", wrap=True),
+        Column("pinned", "dim", wrap=True, optional=True),
     ]
     rows = [
         (
@@ -80,7 +85,7 @@ def list_programs(wanted: str | None, as_json: bool) -> None:
             " ".join(map(str, info.map_ids)) or "-",
             " ".join(str(link.id) for link in links if link.program_id == info.id) or "-",
             human.size(info.memlock),
-            human.timestamp(human.since_boot(info.load_time)),
+            human.moment(human.since_boot(info.load_time)),
             " ".join(pins.get((Kind.PROGRAM, info.id), ())) or "-",
         )
         for info in infos
@@ -89,20 +94,8 @@ def list_programs(wanted: str | None, as_json: bool) -> None:
     output.print_table(columns, rows, empty=f"no {kind} in the kernel")
 
 
-def _check_type(wanted: str) -> None:
-    from ebpf.uapi import ProgramType
-
-    labels = [str(type) for type in ProgramType]
-    if wanted.lower() not in labels:
-        from difflib import get_close_matches
-
-        close = get_close_matches(wanted.lower(), labels, n=1)
-        suggestion = f"; did you mean {close[0]!r}?" if close else f"; there is: {', '.join(labels)}"
-        raise click.BadParameter(f"no program type {wanted!r}{suggestion}", param_hint="--type")
-
-
 @click.command()
-@click.argument("program", shell_complete=_complete_programs)
+@click.argument("program", shell_complete=complete_programs)
 @json_option
 def show(program: str, as_json: bool) -> None:
     """Show one PROGRAM: an id, a name, a tag, or the path of a pin.
@@ -144,11 +137,10 @@ def _print(
 ) -> None:
     from ebpf.cli import objects
 
-    runs = (
-        f"{info.run_cnt} in {human.duration(info.run_time_ns)}, {human.duration(info.run_time_ns / info.run_cnt)} each"
-        if info.run_cnt
-        else ""
-    )
+    runs = ""
+    if info.run_cnt:
+        each = human.duration(info.run_time_ns / info.run_cnt)
+        runs = f"{info.run_cnt} in {human.duration(info.run_time_ns)}, {each} each"
     output.print_fields(
         [
             ("program", Cell(objects.program_name(info) or "-", "bold")),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from ebpf._version import __version__
@@ -25,8 +27,27 @@ COMMANDS = {
 }
 
 
+class Carried(Exception):
+    """A closed pipe or an interrupt on its way past click, which would deal with it in its own way."""
+
+    def __init__(self, exception: BrokenPipeError | KeyboardInterrupt) -> None:
+        super().__init__()
+        self.exception = exception
+
+
+class Root(LazyGroup):
+    """The command itself."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except (BrokenPipeError, KeyboardInterrupt) as exception:
+            raise Carried(exception) from None
+
+
 @click.group(
-    cls=LazyGroup,
+    cls=Root,
     lazy=COMMANDS,
     context_settings=SETTINGS,
     epilog="Each command has its own --help with examples. Docs: docs/cli.md",

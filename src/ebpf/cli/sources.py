@@ -13,6 +13,7 @@ from ebpf.errors import Diagnostic, Error
 
 if TYPE_CHECKING:
     from ebpf.spec.model import Spec
+    from ebpf.uapi import ProgramType
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -66,11 +67,29 @@ def apply_settings(spec: Spec, settings: tuple[str, ...]) -> None:
         spec.variables[place.name] = text.parse_with(variable_codec(place.type, place.size), value)
 
 
-def types_of(spec: Spec, type_name: str | None) -> dict[str, str]:
-    """--type for the programs that need it."""
-    if type_name is None:
-        return {}
-    return {program.name: type_name for program in spec.programs.values() if program.type is None}
+def program_type(name: str) -> ProgramType:
+    """The program type of that name; a usage error names the nearest."""
+    from ebpf.uapi import ProgramType
+
+    types = {str(type): type for type in ProgramType}
+    found = types.get(name.lower())
+    if found is None:
+        from difflib import get_close_matches
+
+        close = get_close_matches(name.lower(), types, n=1)
+        suggestion = f"; did you mean {close[0]!r}?" if close else f"; there is: {', '.join(types)}"
+        raise click.BadParameter(f"no program type {name!r}{suggestion}", param_hint="--type")
+    return found
+
+
+def apply_type(spec: Spec, name: str | None) -> None:
+    """--type: for the programs whose section does not say what they are."""
+    if name is None:
+        return
+    type = program_type(name)
+    for program in spec.programs.values():
+        if program.type is None or program.inferred:
+            program.type = type
 
 
 def require_file(file: str) -> None:
@@ -84,7 +103,10 @@ def require_file(file: str) -> None:
         close = get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
     except OSError:
         close = []
-    raise Error(f"there is no file {file!r}", hint=f"did you mean {str(path.with_name(close[0]))!r}?" if close else None)
+    raise Error(
+        f"there is no file {file!r}",
+        hint=f"did you mean {str(path.with_name(close[0]))!r}?" if close else None,
+    )
 
 
 def is_source(file: str) -> bool:
@@ -94,18 +116,20 @@ def is_source(file: str) -> bool:
 
 def open_spec(file: str, includes: tuple[str, ...] = (), defines: tuple[str, ...] = ()) -> Spec:
     """The Spec of an object or of C source, whose warnings go to stderr."""
-    import ebpf
-
     require_file(file)
     if not is_source(file):
         if includes or defines:
             raise click.UsageError(f"-I and -D are for C source; {file} is not a .c file")
-        return ebpf.open(file)
+        from ebpf.spec.reader import open
+
+        return open(file)
     import warnings
+
+    from ebpf.compiler.compile import compile
 
     with terminal.progress(f"compiling {file}"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # shown below, with the source line
-        spec = ebpf.compile(file, include=includes, define=defines)
+        spec = compile(file, include=includes, define=defines)
     show_diagnostics(spec.diagnostics)
     return spec
 

@@ -33,7 +33,7 @@ def has_colour(stream: TextIO) -> bool:
 
 
 def painter(stream: TextIO) -> Callable[[str, str], str]:
-    """A function that gives a text its style, such as "red bold", or leaves it alone where there is no colour."""
+    """A function that gives a text its style, such as "red bold", where the stream has colour."""
     if not has_colour(stream):
         return lambda text, style: text
 

@@ -41,7 +41,7 @@ class Sample(NamedTuple):
     type: str
     rows: list[Row]
     is_cut: bool  #: whether the map has more entries than were read
-    gone: list[dict[str, Any]]  #: keys that were in the last sample and are not now
+    gone: list[Entry]  #: those that were in the last sample and are not now
 
 
 class Watcher:
@@ -49,13 +49,15 @@ class Watcher:
 
     def __init__(self, live: Object) -> None:
         self._live = live
-        self._maps = [each for name, each in live.maps.items() if _is_watched(each) and not _is_data(live, name)]
+        self._maps = [
+            each for name, each in live.maps.items() if _is_watched(each) and not _is_data(live, name)
+        ]
         self._variables = [
             name
             for name, place in live.spec.variables.places.items()
             if not live.spec.maps[place.map].is_readonly and place.type is not None
         ]
-        self._last: dict[str, tuple[float, dict[str, tuple[dict[str, Any], dict[str, Any]]]]] = {}
+        self._last: dict[str, tuple[float, dict[str, Row]]] = {}
 
     @property
     def is_empty(self) -> bool:
@@ -73,20 +75,20 @@ class Watcher:
     def _sample(self, name: str, type: str, found: Iterable[Entry], is_cut: bool) -> Sample:
         now = time.monotonic()
         before, old = self._last.get(name, (now, None))
-        fresh: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
-        rows = []
+        rows: dict[str, Row] = {}
         for entry in found:
-            key = entries.flatten(entry.key, "key")
-            value = _parts(entry)
-            label = repr(entry.key)
-            fresh[label] = key, value
-            known = (old or {}).get(label)
-            rows.append(
-                Row(entry, key, value, _rates(value, known, now - before, old is None), known is None or known[1] != value)
+            label, value = repr(entry.key), _parts(entry)
+            known = old.get(label) if old is not None else None
+            rows[label] = Row(
+                entry,
+                entries.flatten(entry.key, "key"),
+                value,
+                _rates(value, known.value if known else {}, now - before) if old is not None else {},
+                known is None or known.value != value,
             )
-        gone = [key for label, (key, _) in (old or {}).items() if label not in fresh] if not is_cut else []
-        self._last[name] = now, fresh
-        return Sample(name, type, rows, is_cut, gone)
+        gone = [] if is_cut or old is None else [row.entry for label, row in old.items() if label not in rows]
+        self._last[name] = now, rows
+        return Sample(name, type, list(rows.values()), is_cut, gone)
 
 
 def _is_data(live: Object, name: str) -> bool:
@@ -122,13 +124,10 @@ def _is_set(part: Any) -> bool:
     return any(map(_is_set, part)) if isinstance(part, tuple) else bool(part)
 
 
-def _rates(
-    value: dict[str, Any], known: tuple[dict[str, Any], dict[str, Any]] | None, seconds: float, is_first: bool
-) -> dict[str, float]:
+def _rates(value: dict[str, Any], before: dict[str, Any], seconds: float) -> dict[str, float]:
     """Change per second of the parts that count upwards; a new entry has counted from 0."""
-    if seconds <= 0 or is_first:
+    if seconds <= 0:
         return {}
-    before = known[1] if known is not None else {}
     return {
         path: (part - before.get(path, 0)) / seconds
         for path, part in value.items()

@@ -18,6 +18,7 @@ from ebpf.errors import Error
 
 if TYPE_CHECKING:
     from ebpf.links.xdp import NetlinkXdp, XdpAttachment, XdpLink
+    from ebpf.spec.model import Spec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -95,7 +96,9 @@ def require_interfaces(interfaces: tuple[str, ...], netns: str | None, program: 
     if interfaces:
         return
     there = ", ".join(link.name for link in namespaces.run_in(netns, netlink.links))
-    raise click.UsageError(f"{program} is an XDP program: say where to attach it with --iface; there is: {there}")
+    raise click.UsageError(
+        f"{program} is an XDP program: say where to attach it with --iface; there is: {there}"
+    )
 
 
 # --- attach ---------------------------------------------------------------------------------------------
@@ -123,7 +126,8 @@ def attach(
     """Attach an XDP program, which stays attached when this command ends.
 
     The program is that of an object file or of C source, or one that is in the kernel: an id, a name, or the
-    path of a pin. It stays because its link is pinned as DIR/ebpf/xdp/IFACE-NAMESPACE, until `ebpf xdp detach`.
+    path of a pin. It stays because its link is pinned as DIR/ebpf/xdp/IFACE-NAMESPACE, until
+    `ebpf xdp detach`.
 
     \b
     Examples:
@@ -174,7 +178,7 @@ def _is_file(text: str) -> bool:
     return text.endswith((".o", ".c"))  # a file that is not there, rather than a program
 
 
-def pick_program(spec: Any, wanted: str | None, file: str) -> str:
+def pick_program(spec: Spec, wanted: str | None, file: str) -> str:
     """The one XDP program to attach; an error that names the candidates if that is not clear."""
     from ebpf.uapi import AttachType, ProgramType
 
@@ -193,7 +197,9 @@ def pick_program(spec: Any, wanted: str | None, file: str) -> str:
         there = ", ".join(f"{each.name} ({each.type})" for each in spec.programs.values()) or "none at all"
         raise Error(f"{file} has no XDP program; its programs: {there}")
     if len(names) > 1:
-        raise Error(f"{file} has {len(names)} XDP programs: {', '.join(names)}", hint="say which one: --program NAME")
+        raise Error(
+            f"{file} has {len(names)} XDP programs: {', '.join(names)}", hint="say which one: --program NAME"
+        )
     return names[0]
 
 
@@ -209,7 +215,8 @@ def _attach_all(
         links: list[XdpLink | NetlinkXdp] = []
         for interface in interfaces:
             link = attach_xdp(fd, interface, mode=mode, replace=replace, netns=netns)
-            links.append(undo.enter_context(link))
+            undo.enter_context(link)
+            links.append(link)
             warn_of_fallback(link)
         for link in links:
             if not link.persists:
@@ -352,31 +359,30 @@ def status(as_json: bool) -> None:
     if as_json:
         output.print_json([attachment_json(each) for each in found])
         return
-    foreign = any(not each.namespace.is_current for each in found)
     columns = [
         Column("namespace", "dim"),
         Column("interface", "bold"),
         Column("mode"),
         Column("program", "cyan"),
-        Column("link", right=True),
+        Column("link", right=True, optional=True),
         Column("loaded", "dim"),
         Column("held by", wrap=True),
     ]
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
-            "this" if each.namespace.is_current else each.namespace.label,
+            "(this)" if each.namespace.is_current else each.namespace.label,
             each.interface,
             str(each.mode),
             f"{each.program_name} ({each.program_id})" if each.program_name else str(each.program_id),
             str(each.link_id) if each.link_id is not None else "-",
-            _loaded(each.program_id, human.timestamp) or "-",
-            ", ".join([*each.pins, *map(str, each.owners)]) or ("the interface" if each.link_id is None else "-"),
+            _loaded(each.program_id, human.moment) or "-",
+            ", ".join([*each.pins, *map(str, each.owners)]) or "-",
         )
         for each in found
     ]
-    if not foreign:
+    if all(each.namespace.is_current for each in found):
         columns, rows = columns[1:], [row[1:] for row in rows]
-    output.print_table(columns, rows, empty="no XDP program is attached to any interface, in any network namespace")
+    output.print_table(columns, rows, empty="no XDP program is attached, in any network namespace")
 
 
 def _loaded(program_id: int, text: Callable[[float], str]) -> str | None:

@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 
 
-@cache
 def directory() -> Path | None:
     """The cache directory, made if need be; None where there is no safe place for one.
 
@@ -18,7 +17,12 @@ def directory() -> Path | None:
     into the kernel.
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    places = [Path(base if Path(base).is_absolute() else "~/.cache").expanduser() / "ebpf"]
+    return _directory(base if Path(base).is_absolute() else os.path.expanduser("~/.cache"))
+
+
+@cache
+def _directory(base: str) -> Path | None:
+    places = [Path(base, "ebpf")] if Path(base).is_absolute() else []  # "~" is left where there is no home
     if os.geteuid() == 0:
         places.append(Path("/var/cache/ebpf"))
     return next(filter(_usable, places), None)
@@ -31,7 +35,7 @@ def _usable(place: Path) -> bool:
             return False
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
         status = place.stat()
-    except (OSError, RuntimeError):  # RuntimeError: no home directory
+    except OSError:
         return False
     private = not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     return private and status.st_uid == os.geteuid() and os.access(place, os.W_OK | os.X_OK)

@@ -15,10 +15,13 @@ _KEPT = 5  #: kernels whose header stays in the cache
 _NOTES = Path("/sys/kernel/notes")  #: holds the build id
 
 
-@cache
 def identity() -> str:
     """A name for the kernel's types that changes with them; empty where there are none."""
-    chosen = os.environ.get(ENVIRONMENT)
+    return _identity(os.environ.get(ENVIRONMENT, ""))
+
+
+@cache
+def _identity(chosen: str) -> str:
     source = Path(chosen) if chosen else FOLDER / "vmlinux"
     try:
         status = source.stat()
@@ -29,7 +32,7 @@ def identity() -> str:
     else:
         system = os.uname()
         parts = [system.release, system.version, system.machine, _build_id()]
-    return hashlib.sha256("\\0".join([*parts, str(status.st_size)]).encode()).hexdigest()[:32]
+    return hashlib.sha256("\0".join([*parts, str(status.st_size)]).encode()).hexdigest()[:32]
 
 
 def _build_id() -> str:

@@ -1,8 +1,8 @@
 """What programs print with `bpf_printk` (bpf_trace_printk): the trace, line by line.
 
-The kernel's trace_pipe gives each line to one reader only. From 5.9 on, the helper fires a tracepoint, so that
-each reader here has a trace instance of its own (Documentation/trace/ftrace.rst, "Instances"), and takes no
-line from anybody else.
+The kernel's trace_pipe gives each line to one reader only. From 5.9 on, the helper fires a tracepoint, so
+that each reader here has a trace instance of its own (Documentation/trace/ftrace.rst, "Instances"), and takes
+no line from anybody else.
 """
 
 from __future__ import annotations
@@ -26,19 +26,22 @@ from ebpf.kernel.fd import FD
 
 _EVENT = "events/bpf_trace/bpf_trace_printk"
 _PREFIX = "ebpf-"
+_UNKNOWN = "<...>"
 _READ_SIZE = 1 << 16
+_READS = 64  # at most so many at a time: programs can print faster than anybody reads
 _numbers = itertools.count(1)
 
 
 class TraceLine(NamedTuple):
     """One message."""
 
-    task: str  #: command of the thread that was running, at most 15 bytes; "<...>" if the kernel forgot it
+    task: str  #: command of the thread that was running, at most 15 bytes; "<...>" if it is not known
     pid: int  #: its thread id
     cpu: int
     flags: str
-    """As the kernel prints them: interrupts off, need to reschedule, in an interrupt, preemption and migration
-    depth (the last since 5.11). "." is none."""
+    """As the kernel prints them: interrupts off, need to reschedule, in an interrupt, depth of disabled
+    preemption and, since 5.11, of disabled migration. "." is none.
+    """
     time: float  #: seconds since boot, to the microsecond
     function: str  #: "bpf_trace_printk"
     text: str
@@ -53,18 +56,18 @@ def trace(
     timeout: float | None = None,
     buffer_kib: int = 512,
 ) -> Trace:
-    """What programs print from now on; with `follow=False`, what the kernel still holds, without taking it away.
+    """What programs print from now on; with `follow=False`, what the kernel still holds, which it keeps.
 
     Only of threads with that command or id, if given; a line does not say which program printed it.
     Iteration ends when nothing came for `timeout` seconds. `buffer_kib` is for each CPU.
 
-    PrivilegeError without access to tracefs, which is root's; UnsupportedError on a kernel without tracing.
+    PrivilegeError without access to tracefs, which is root's; UnsupportedError without tracing.
     """
     return Trace(task=task, pid=pid, follow=follow, timeout=timeout, buffer_kib=buffer_kib)
 
 
 class Trace(Iterator[TraceLine]):
-    """The messages of `trace()`: an iterator and a context manager, which poll(2) and selectors can wait for."""
+    """The messages of `trace()`: an iterator and a context manager, which selectors can wait for."""
 
     def __init__(
         self,
@@ -142,7 +145,7 @@ class Trace(Iterator[TraceLine]):
 
     def _fill(self) -> bool:
         """Take in what there is; gives whether the source can still give more."""
-        while True:
+        for _ in range(_READS):
             try:
                 data = os.read(self._fd.fileno(), _READ_SIZE)
             except BlockingIOError:
@@ -150,7 +153,8 @@ class Trace(Iterator[TraceLine]):
             if not data:
                 return self._follow
             # The kernel gives whole messages, so that a chunk starts and ends with one.
-            self._lines.extend(line for line in self._parser.feed(data) if self._is_wanted(line))
+            self._lines.extend(line for line in map(_named, self._parser.feed(data)) if self._is_wanted(line))
+        return True
 
     def _is_wanted(self, line: TraceLine) -> bool:
         return self._task in (None, line.task) and self._pid in (None, line.pid)
@@ -216,8 +220,8 @@ def remove_stale_instances(folder: Path) -> list[str]:
 class Parser:
     """Turns what trace and trace_pipe give into lines (kernel/trace/trace_output.c, trace_print_context)."""
 
-    # The command is right-aligned in 16 columns, and holds at most 15 bytes, of any kind. With the record-tgid
-    # option, the process id follows the thread's in parentheses.
+    # The command is right-aligned in 16 columns, and holds at most 15 bytes, of any kind. With the
+    # record-tgid option, the process id follows the thread's in parentheses.
     _MESSAGE = re.compile(
         rb"(?P<task>.{16})-(?P<pid>\d+) +(?:\( *[\d-]+\) +)?\[(?P<cpu>\d+)\] "
         rb"(?:(?P<flags>[^\s\d][^\s]{3,5}) )? *(?P<time>\d+\.\d+): (?P<function>[^:\n]*): (?P<text>.*)",
@@ -230,7 +234,7 @@ class Parser:
         self._lost_on: dict[int, int] = {}
 
     def feed(self, data: bytes) -> list[TraceLine]:
-        """The lines in a chunk of whole messages. What starts no message belongs to the text of the one before."""
+        """The lines in a chunk of whole messages; what starts none belongs to the text of the one before."""
         found: list[TraceLine] = []
         for line in data.removesuffix(b"\n").split(b"\n"):
             if message := self._MESSAGE.match(line):
@@ -257,6 +261,14 @@ class Parser:
             text=_text(message["text"]),
             lost=self._lost_on.pop(cpu, 0),
         )
+
+
+def _named(line: TraceLine) -> TraceLine:
+    """The kernel learns a command at the thread's next switch, and prints "<...>" before: ask the thread."""
+    if line.task == _UNKNOWN:
+        with suppress(OSError):
+            return line._replace(task=Path(f"/proc/{line.pid}/comm").read_text(errors="replace").rstrip("\n"))
+    return line
 
 
 def _text(data: bytes) -> str:

@@ -168,7 +168,7 @@ def has_batch_operations() -> bool | None:
 def has_xdp_links() -> bool | None:
     """Whether XDP is attached through a bpf_link (5.9): asked by BPF_LINK_DETACH, which came with it."""
     try:
-        bpf.link_detach(-1)
+        bpf.link_detach(0x7FFFFFFF)  # no descriptor: EBADF where the command is known, else EINVAL
     except OSError as error:
         return None if error.errno == errno.EPERM else error.errno == errno.EBADF
     return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from difflib import get_close_matches
 
 from ebpf.errors import AttachError, KernelError
 from ebpf.kernel import netlink
@@ -84,6 +83,8 @@ def not_detached(interface: str, mode: XdpMode | None, program_id: int) -> Attac
 
 def no_interface(interface: str | int) -> AttachError:
     """The error for an interface that is not in this network namespace; it names those that are."""
+    from difflib import get_close_matches
+
     names = [link.name for link in netlink.links()]
     close = get_close_matches(str(interface), names, n=1, cutoff=0.5)
     which = f"named {interface!r}" if isinstance(interface, str) else f"with index {interface}"

@@ -119,6 +119,9 @@ class Map(MutableMapping[Any, Any]):
     @classmethod
     def from_fd(cls, fd: FD) -> Map:
         """The map of a descriptor, which it takes over; Error, and it is closed, if that is no map."""
+        from ebpf.maps.descriptors import expect
+
+        expect(fd, "map")
         try:
             info = bpf.map_info(fd.fileno())
             type = MapType(info.type)

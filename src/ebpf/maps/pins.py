@@ -53,4 +53,4 @@ def _place(path: str | os.PathLike[str]) -> Path:
     """The path that `pin` would have made of it, without making any folder."""
     path = Path(path)
     path = path if path.is_absolute() else mounts.BPFFS / path
-    return path if path.exists() else path.with_name(path.name.replace(".", "_"))
+    return path if os.path.exists(path) else path.with_name(path.name.replace(".", "_"))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ebpf.kernel.bpf import ProgramInfo
     from ebpf.links.xdp import NetlinkXdp, XdpLink
     from ebpf.programs.run import RunResult
+    from ebpf.programs.verification import Verification
 
 
 class Program:
@@ -62,6 +63,9 @@ class Program:
     @classmethod
     def from_fd(cls, fd: FD) -> Program:
         """The program of a descriptor, which it takes over; Error, and it is closed, if that is none."""
+        from ebpf.maps.descriptors import expect
+
+        expect(fd, "program")
         try:
             info = bpf.program_info(fd.fileno())
             type = ProgramType(info.type)
@@ -113,6 +117,13 @@ class Program:
         from ebpf.programs.code import xlated
 
         return xlated(self.fileno(), self.name)
+
+    @property
+    def verification(self) -> Verification | None:
+        """What verifying it cost, if it was loaded with `log_level=4` (5.2); None otherwise."""
+        from ebpf.programs.verification import parse_verification
+
+        return parse_verification(self.log)
 
     # --- what can be done with it -------------------------------------------------------------------------
 

@@ -39,6 +39,8 @@ _ON_CONTEXT = frozenset(
 #: Of these, the kernel refuses to be told a number of repetitions.
 _NO_REPEAT = frozenset({ProgramType.SYSCALL, ProgramType.RAW_TRACEPOINT, ProgramType.RAW_TRACEPOINT_WRITABLE})
 _ETHERNET = 14
+#: From here on a packet may not fit the page that older kernels build it in.
+_LARGE = 3000
 #: Room for what a program adds to a packet.
 _GROWTH = 4096
 
@@ -115,16 +117,15 @@ def _failure(error: OSError, type: ProgramType, name: str, size: int, ctx: bytes
     operation = f"run program {name!r} ({type.label})"
     if code in (ENOTSUPP, errno.EOPNOTSUPP):
         return UnsupportedError(f"cannot {operation}: this kernel has no test run for its type", errno=code)
-    if code == errno.EINVAL and ctx is not None:
-        return KernelError(
-            f"cannot {operation}: {errno_text(code)}",
-            errno=code,
-            hint="a field of the context is set that the kernel does not take for a test run, or contradicts the data",
-        )
-    if code in (errno.EINVAL, errno.ENOMEM) and size > 3000:
-        return KernelError(
-            f"cannot {operation}: a packet of {size} bytes is more than the kernel takes",
-            errno=code,
-            hint='XDP programs see large packets if they support fragments: SEC("xdp.frags")',
-        )
-    return kernel_error(error, operation)
+    failure = kernel_error(error, operation)
+    if failure.hint is None:
+        failure.hint = _hint(code, size, ctx)
+    return failure
+
+
+def _hint(code: int, size: int, ctx: bytes | None) -> str | None:
+    if ctx is not None and code in (errno.EINVAL, errno.ENODEV):
+        return "the context sets a field that a test run does not take, or that contradicts the data"
+    if size > _LARGE and code in (errno.EINVAL, errno.ENOMEM, errno.E2BIG):
+        return f"the packet, {size} bytes, may be more than the kernel takes in a test run"
+    return None

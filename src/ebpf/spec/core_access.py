@@ -6,6 +6,7 @@ that. Between kernels the numbers change and the names do not, so the path is fo
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 
 from ebpf.btf import types as t
@@ -27,6 +28,7 @@ FIELD_KINDS = frozenset(
 ENUM_KINDS = frozenset({CoreKind.ENUMVAL_EXISTS, CoreKind.ENUMVAL_VALUE})
 
 _MAX_STEPS = 64  # BPF_CORE_SPEC_MAX_LEN
+_NUMBER = re.compile(r"[0-9]{1,10}")
 
 
 @dataclass(slots=True, frozen=True)
@@ -69,7 +71,7 @@ def parse_access(local: t.Type, relocation: CoreRelocation) -> Access:
             raise BTFError(f"accessor {access!r} of a {kind.name} relocation")
         return Access(local)
     parts = access.split(":")
-    if len(parts) > _MAX_STEPS or not all(part.isascii() and part.isdigit() for part in parts):
+    if len(parts) > _MAX_STEPS or not all(_NUMBER.fullmatch(part) for part in parts):
         raise BTFError(f"accessor {access[:40]!r}")
     numbers = [int(part) for part in parts]
     root = resolve(local)

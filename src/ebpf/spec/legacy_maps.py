@@ -46,7 +46,7 @@ _MEANINGS = {
 }
 _NO_SLOT = 0xFFFFFFFF
 # iproute2's convention for tail calls: section "<map id>/<key>" (__section_tail in bpf_api.h).
-TAIL_SECTION = re.compile(r"(0x[0-9a-fA-F]+|\d+)/(0x[0-9a-fA-F]+|\d+)")
+TAIL_SECTION = re.compile(r"(0x[0-9a-fA-F]{1,8}|[0-9]{1,10})/(0x[0-9a-fA-F]{1,8}|[0-9]{1,10})")
 # iproute2's PIN_OBJECT_NS and PIN_GLOBAL_NS.
 _PIN_OBJECT, _PIN_GLOBAL = 1, 2
 
@@ -186,7 +186,7 @@ def _connect(source: ObjectSource, definitions: list[_Definition], functions: Se
         tail = TAIL_SECTION.fullmatch(function.section.name)
         if tail is None or not function.is_program:
             continue
-        id, key = (int(number, 0) for number in tail.groups())
+        id, key = (int(number, 16 if number.startswith("0x") else 10) for number in tail.groups())
         for array in by_id.get(id, ()):
             if array.place.spec.type is MapType.PROG_ARRAY:
                 array.place.spec.slots[key] = function.name

@@ -232,11 +232,15 @@ extern void *bpf_rdonly_cast(const void *obj, unsigned int btf_id) __ksym __weak
 	___bpf_hop(hop, ___bpf_chain7(s, a, b, c, d, e, f, g), ___p, h); \
 	___bpf_end(end, dst, ___bpf_chain8(s, a, b, c, d, e, f, g, h), ___p, i)
 
-/* `end` reads the value that is wanted, `hop` the pointers on the way. The value is the answer of `end`. */
+/*
+ * `end` reads the value that is wanted, `hop` the pointers on the way; the result is what `end` answers. The start
+ * is kept first, so that it may itself be such a read.
+ */
 #define ___bpf_walk(end, hop, dst, s, accessors...) \
 	({ \
+		typeof(&*(s)) ___s = (s); \
 		const void *___p __attribute__((unused)); \
-		___bpf_apply(___bpf_walk, ___bpf_narg(accessors))(end, hop, dst, s, accessors); \
+		___bpf_apply(___bpf_walk, ___bpf_narg(accessors))(end, hop, dst, ___s, accessors); \
 	})
 /* The value itself; zero where a pointer leads nowhere. */
 #define ___bpf_walk_value(read, s, accessors...) \

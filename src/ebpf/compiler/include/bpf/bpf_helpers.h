@@ -172,7 +172,7 @@ bpf_tail_call_static(void *ctx, const void *map, const unsigned int slot)
 	___bpf_apply(___bpf_store, ___bpf_narg(args))(name, 0, ##args) \
 	_Pragma("GCC diagnostic pop")
 
-#define ___bpf_store0(to, i)
+#define ___bpf_store0(to, i, none...)
 #define ___bpf_store1(to, i, x) to[i] = x;
 #define ___bpf_store2(to, i, x, more...) to[i] = x; ___bpf_store1(to, i + 1, more)
 #define ___bpf_store3(to, i, x, more...) to[i] = x; ___bpf_store2(to, i + 1, more)
