@@ -11,6 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 
+#: What Python names otherwise, or not: ENOTSUPP is the kernel's own and no errno of the C library.
+_ERRNO_NAMES = {_errno.EOPNOTSUPP: "EOPNOTSUPP", 524: "ENOTSUPP"}
+
+
 class Error(Exception):
     """Base of all errors of this package."""
 
@@ -110,7 +114,7 @@ class KernelError(Error):
     @property
     def errno_name(self) -> str:
         """The symbolic name, such as "EPERM"."""
-        return _errno.errorcode.get(self.errno, str(self.errno))
+        return _ERRNO_NAMES.get(self.errno) or _errno.errorcode.get(self.errno, str(self.errno))
 
 
 class PrivilegeError(KernelError):

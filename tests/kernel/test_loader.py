@@ -88,8 +88,8 @@ SEC("xdp") int calls(struct xdp_md *ctx)
 PINNED = (
     HEAD
     + """
-struct { __uint(type, BPF_MAP_TYPE_ARRAY); __type(key, __u32); __type(value, __u64); __uint(max_entries, ENTRIES);
-    __uint(pinning, LIBBPF_PIN_BY_NAME); } kept SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __type(key, __u32); __type(value, __u64);
+    __uint(max_entries, ENTRIES); __uint(pinning, LIBBPF_PIN_BY_NAME); } kept SEC(".maps");
 SEC("xdp") int prog(struct xdp_md *ctx)
 {
     __u32 key = 0;
@@ -136,7 +136,7 @@ def test_variables_before_and_after_loading() -> None:
         live["signed_sum"] = -100
         obj.programs["bump"].run(PACKET)
         assert (live["count"], live["signed_sum"], live["quiet"]) == (8, -101, 3)
-        with pytest.raises(Error, match="'step' is in .rodata, which is frozen") as caught:
+        with pytest.raises(Error, match=r"'step' is in \.rodata, which is frozen") as caught:
             live["step"] = 4
         assert caught.value.hint is not None and "before" in caught.value.hint
         with pytest.raises(UnknownNameError, match="did you mean 'count'"):
@@ -214,7 +214,9 @@ def test_given_map() -> None:
             spec.load(maps={"number": mine})
     with (
         Map.create(MapSpec("mine", MapType.HASH, 4, 8, 5)) as wrong,
-        pytest.raises(SpecError, match="type is hash, the object has array; max_entries is 5, the object has 4"),
+        pytest.raises(
+            SpecError, match="type is hash, the object has array; max_entries is 5, the object has 4"
+        ),
     ):
         spec.load(maps={"numbers": wrong})
 
@@ -349,7 +351,11 @@ SEC("xdp") int prog(struct xdp_md *ctx)
     [
         ("extern unsigned CONFIG_NO_SUCH_THING __kconfig;", "CONFIG_NO_SUCH_THING", "CONFIG_NO_SUCH_THING"),
         ("extern const void no_such_symbol __ksym;", "(int)(long)&no_such_symbol", "in /proc/kallsyms"),
-        ("extern int no_such_kfunc(void) __ksym;", "no_such_kfunc()", "calls kernel function 'no_such_kfunc'"),
+        (
+            "extern int no_such_kfunc(void) __ksym;",
+            "no_such_kfunc()",
+            "calls kernel function 'no_such_kfunc'",
+        ),
         ("extern const int no_such_var __ksym;", "(int)(long)&no_such_var", "among its types"),
     ],
 )
@@ -416,7 +422,9 @@ def test_attach_type_is_kept() -> None:
 
 
 def test_names_that_the_kernel_does_not_take() -> None:
-    spec = build(HEAD + 'SEC("xdp") int a_name_longer_than_fifteen(struct xdp_md *ctx) { return XDP_PASS; }\n')
+    spec = build(
+        HEAD + 'SEC("xdp") int a_name_longer_than_fifteen(struct xdp_md *ctx) { return XDP_PASS; }\n'
+    )
     with spec.load() as obj:
         program = obj.programs["a_name_longer_than_fifteen"]
         assert program.info.name == "a_name_longer_t"

@@ -87,7 +87,9 @@ def test_array(obj: Object) -> None:
         array[4]
     with pytest.raises(KernelError, match="has the indices 0 to 3, not 4"):
         array[4] = 1
-    with pytest.raises(Error, match=r"type array, which has no del map\[key\]; it has: .*iteration") as caught:
+    with pytest.raises(
+        Error, match=r"type array, which has no del map\[key\]; it has: .*iteration"
+    ) as caught:
         del array[0]
     assert caught.value.hint is not None and "write zeros" in caught.value.hint
     with pytest.raises(Error, match="has no del"):

@@ -147,7 +147,7 @@ def test_pin(obj: Object, tmp_path: Path) -> None:
 
 
 def test_only_xdp_attaches(obj: Object) -> None:
-    with pytest.raises(Error, match="'mark' is of type sched_cls; this version attaches programs of type xdp only"):
+    with pytest.raises(Error, match="'mark' is of type sched_cls; this version attaches type xdp only"):
         obj.programs["mark"].attach("lo")
 
 

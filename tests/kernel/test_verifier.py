@@ -125,8 +125,8 @@ SEC("xdp") int prog(struct xdp_md *ctx)
     return XDP_PASS;
 }""",
         "cannot call GPL-restricted function",
-        'bpf_trace_printk is for GPL-compatible programs only, and the object has no license; if yours may be, '
-        'say so: char LICENSE[] SEC("license") = "GPL";',
+        "bpf_trace_printk is for GPL-compatible programs only, and the object has no license; if yours may "
+        'be, say so: char LICENSE[] SEC("license") = "GPL";',
     ),
     "helper argument": Case(
         GPL
@@ -244,7 +244,9 @@ def test_message_is_short_and_log_is_whole() -> None:
         ebpf.compile(HEAD + case.code + "\n", name="x.bpf.c").load()
     error = caught.value
     assert len(str(error).splitlines()) == 5
-    assert str(error).startswith("the verifier refused program 'prog' (xdp): invalid access to packet, off=12")
+    assert str(error).startswith(
+        "the verifier refused program 'prog' (xdp): invalid access to packet, off=12"
+    )
     assert "0: (61) r1 = *(u32 *)(r1 +0)" in error.log or "R1=ctx()" in error.log
     assert not error.log_truncated
 
@@ -274,7 +276,10 @@ SEC("xdp") int prog(struct xdp_md *ctx)
         ebpf.compile(code, name="x.bpf.c").load()
     error = caught.value
     assert "195896080" in error.reason
-    assert error.hint is not None and "field 'no_such_field' of struct xdp_md is not in this kernel" in error.hint
+    assert (
+        error.hint is not None
+        and "field 'no_such_field' of struct xdp_md is not in this kernel" in error.hint
+    )
     assert "bpf_core_field_exists" in error.hint
     assert error.source is not None and "no_such_field; // HERE" in error.source
 

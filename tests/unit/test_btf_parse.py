@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -335,7 +336,10 @@ def put(offset: int, value: int, code: str = "I") -> Callable[[bytearray], objec
         (corrupt(put(12, 30)), "no multiple of 4"),
         (corrupt(put(20, 0)), "no string section"),
         (corrupt(put(20, 3)), "does not end with a NUL"),
-        (corrupt(lambda data: data.__setitem__(HEADER_LENGTH + 428, 120)), "does not start with the empty string"),
+        (
+            corrupt(lambda data: data.__setitem__(HEADER_LENGTH + 428, 120)),
+            "does not start with the empty string",
+        ),
         (corrupt(put(12, 8)), "BTF type 1 at offset 0 is cut off"),
         (corrupt(put(12, 4)), "BTF type 1 at offset 0 is cut off"),
         (corrupt(put(HEADER_LENGTH + 4, 0x1F00_0000)), "BTF type 1 at offset 0: kind 31"),
@@ -471,10 +475,8 @@ def use(btf: BTF) -> None:
             attempts.append(lambda id=id, ask=ask: ask(btf.type(id)))  # type: ignore[misc]
         attempts.append(lambda id=id: list(fields(t.expect(btf.type(id), t.Composite))))  # type: ignore[misc]
     for attempt in attempts:
-        try:
+        with suppress(Error):
             attempt()
-        except Error:
-            pass
 
 
 def try_codec(type: t.Type) -> None:

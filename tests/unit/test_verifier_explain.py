@@ -46,7 +46,9 @@ def test_reason_place_and_hint(log: str) -> None:
 
 
 def test_reason_from_the_short_log_place_from_the_long_one() -> None:
-    short = "R0 invalid mem access 'map_value_or_null'\nverification time 3 usec\nprocessed 3 insns (limit 1000000)\n"
+    short = (
+        "R0 invalid mem access 'map_value_or_null'\nverification time 3 usec\nprocessed 3 insns (limit 9)\n"
+    )
     found = explain(NEW, CODE, short_log=short)
     assert found.reason.startswith("R0 invalid") and found.source == DEREF
     assert explain("", CODE, short_log=short).slot is None
@@ -86,7 +88,11 @@ def test_slot_named_by_the_reason() -> None:
         ("cannot call GPL only function from proprietary program", "license", 'SEC("license")'),
         ("R2 type=inv expected=fp, pkt, pkt_meta, map_key, map_value", "argument", "it was given a number"),
         ("R2 type=map_value_or_null expected=fp", "null", "argument 2"),
-        ("At program exit the register R0 has value (0x5; 0x0) should have been in (0x0; 0x1)", "return", "path"),
+        (
+            "At program exit the register R0 has value (0x5; 0x0) should have been in (0x0; 0x1)",
+            "return",
+            "path",
+        ),
         ("invalid access to map value, value_size=64 off=64 size=1", "map_value", "bound"),
         ("R3 max value is outside of the allowed memory range", "map_value", "bound"),
         ("unknown func bpf_get_current_pid_tgid#14", "helper", "older"),
@@ -113,7 +119,10 @@ def test_helper_of_other_types_names_them() -> None:
 
 
 def test_license_hint_says_what_is_there() -> None:
-    log = "2: (85) call bpf_trace_printk#6\ncannot call GPL-restricted function from non-GPL compatible program\n"
+    log = (
+        "2: (85) call bpf_trace_printk#6\n"
+        "cannot call GPL-restricted function from non-GPL compatible program\n"
+    )
     hint = explain(log, (*CODE[:1], Instruction(0x85, imm=6), *CODE[2:]), license="MIT").hint
     assert hint is not None and hint.startswith("bpf_trace_printk is") and "license is 'MIT'" in hint
 

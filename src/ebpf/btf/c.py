@@ -98,6 +98,7 @@ class _Writer:
         self._names = Names(btf)
         self._done: set[int] = set()  # defined
         self._busy: set[int] = set()  # being defined
+        self._passed: set[tuple[int, int]] = set()  # without a name, and all they need for an owner written
         self._declared: set[str] = set()  # tags with a forward declaration
         self._declarators: dict[tuple[int, str, str], _Declarator] = {}
         self._inlined = 0  # anonymous types spelled out so far
@@ -127,16 +128,19 @@ class _Writer:
                 self.require(type.target_id, complete=complete, owner=owner)
             case t.Array():
                 self.require(type.element_id, complete=True, owner=owner)
-            case t.FunctionProto():
+            case t.FunctionProto() if (id, owner) not in self._passed:
                 self.require(type.return_id, complete=False, owner=owner)
                 for parameter in type.parameters:
                     self.require(parameter.type_id, complete=False, owner=owner)
+                self._passed.add((id, owner))
             case t.Typedef():
                 self._define_typedef(type)
                 if complete:
                     self.require(type.target_id, complete=True, owner=owner)
             case t.Composite() if not type.name:
-                self._require_members(type, owner)
+                if (id, owner) not in self._passed:
+                    self._require_members(type, owner)
+                    self._passed.add((id, owner))
             case t.Composite() if complete:
                 self._define_composite(type)
             case t.Composite() | t.Forward():

@@ -13,6 +13,7 @@ from ebpf.errors import BTFError
 
 #: Longer chains of references than this are loops (the kernel stops at 32).
 MAX_DEPTH = 64
+_MAX_FIELDS = 1 << 16
 #: Sizes are 32 bits wide in BTF.
 _MAX_SIZE = 0xFFFFFFFF
 #: BPF is a 64-bit machine, as are the kernels that run it with BTF.
@@ -132,17 +133,29 @@ def is_flexible(type: t.Type) -> bool:
 
 
 def fields(type: t.Composite) -> Iterator[tuple[str, t.Member, int]]:
-    """The members that C code names: (name, member, bit offset), those of anonymous members among them."""
-    yield from _fields(type, 0, 0)
+    """The members that C code names: (name, member, bit offset), those of anonymous members in their place.
 
-
-def _fields(type: t.Composite, base: int, depth: int) -> Iterator[tuple[str, t.Member, int]]:
-    if depth > MAX_DEPTH:
-        raise BTFError(f"BTF type {type.id} contains types without end")
-    for member in type.members:
+    A member without a name that has no members itself (Rust has such) is called by its index: "_1". BTFError
+    for anonymous members without end.
+    """
+    # Anonymous members are kept waiting here, with what of them comes after the one being looked at.
+    waiting = [(enumerate(type.members), 0)]
+    passed = 0
+    while waiting:
+        members, base = waiting[-1]
+        index, member = next(members, (0, None))
+        if member is None:
+            waiting.pop()
+            continue
+        passed += 1
+        if passed > _MAX_FIELDS or len(waiting) > MAX_DEPTH:
+            raise BTFError(f"BTF type {type.id} ({type}) contains anonymous members without end")
+        offset = base + member.bit_offset
         if member.name:
-            yield member.name, member, base + member.bit_offset
-        elif not member.bit_size:
+            yield member.name, member, offset
+        elif bit_field(member) is None:
             inner = resolve(member.type)
             if isinstance(inner, t.Composite):
-                yield from _fields(inner, base + member.bit_offset, depth + 1)
+                waiting.append((enumerate(inner.members), offset))
+            else:
+                yield f"_{index}", member, offset

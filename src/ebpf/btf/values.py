@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from ebpf.btf import types as t
 from ebpf.btf.composites import ArrayCodec, Field, StructCodec
-from ebpf.btf.layout import MAX_DEPTH, POINTER_SIZE, bit_field, resolve, size_of
+from ebpf.btf.layout import MAX_DEPTH, POINTER_SIZE, bit_field, fields, resolve, size_of
 from ebpf.btf.scalars import (
     BoolCodec,
     Buffer,
@@ -109,7 +109,7 @@ def _make(named: t.Type, depth: int) -> Codec:
                 return TextCodec(named, type.length)
             return ArrayCodec(named, _codec(type.element, depth + 1), type.length, order)
         case t.Composite():
-            return StructCodec(type, type.size, list(_fields(type, type, 0, depth + 1)), order)
+            return StructCodec(type, type.size, list(_fields(type, depth + 1)), order)
         case t.DataSection():
             return StructCodec(type, type.size, list(_section_fields(type, depth + 1)), order)
         case t.Variable():
@@ -123,37 +123,29 @@ def _is_char(type: t.Type) -> bool:
     return isinstance(type, t.Int) and type.size == 1 and not type.is_bool and type.name == "char"
 
 
-def _fields(root: t.Composite, type: t.Composite, base: int, depth: int) -> Iterator[Field]:
-    """The fields of a struct that starts `base` bits into `root`, those of anonymous members included."""
-    if depth > MAX_DEPTH:
-        raise BTFError(f"BTF type {root.id} contains types without end")
-    for index, member in enumerate(type.members):
-        bits = bit_field(member)
+def _fields(type: t.Composite, depth: int) -> Iterator[Field]:
+    """The fields of a struct or union, those of anonymous members included."""
+    seen = set()
+    for name, member, offset in fields(type):
+        if name in seen:
+            raise BTFError(f"BTF type {type.id} ({type}) has two members named {name}")
+        seen.add(name)
+        how, bits = _codec(member.type, depth), bit_field(member)
         if bits:
-            if not member.name:
-                continue  # padding
-            field = Field(
-                member.name, _codec(member.type, depth), (base + bits[0]) // 8, (base + bits[0], bits[1])
-            )
-            if not isinstance(field.codec, IntCodec | EnumCodec | BoolCodec):
-                raise BTFError(f"BTF type {root.id}: bit-field {member.name} is no integer")
-            end = sum(bits) + base
+            first, width = offset - member.bit_offset + bits[0], bits[1]
+            if not isinstance(how, IntCodec | EnumCodec | BoolCodec) or width > how.size * 8:
+                raise BTFError(
+                    f"BTF type {type.id} ({type}): {name}, {width} bits of {how.name}, is no bit-field"
+                )
+            field = Field(name, how, first // 8, (first, width))
+            end = first + width
+        elif offset % 8:
+            raise BTFError(f"BTF type {type.id} ({type}): member {name} starts inside a byte")
         else:
-            at, odd = divmod(base + member.bit_offset, 8)
-            inner = resolve(member.type)
-            if not member.name and isinstance(inner, t.Composite) and not odd:
-                if at + inner.size > root.size:
-                    raise BTFError(f"BTF type {root.id} ({root}): a member ends behind its {root.size} bytes")
-                yield from _fields(root, inner, base + member.bit_offset, depth + 1)
-                continue
-            field = Field(member.name or f"_{index}", _codec(member.type, depth), at)
-            end = (at + field.codec.size) * 8
-            if odd:
-                raise BTFError(f"BTF type {root.id}: member {field.name} starts inside a byte")
-        if end > root.size * 8:
-            raise BTFError(
-                f"BTF type {root.id} ({root}): member {field.name} ends behind its {root.size} bytes"
-            )
+            field = Field(name, how, offset // 8)
+            end = offset + how.size * 8
+        if end > type.size * 8:
+            raise BTFError(f"BTF type {type.id} ({type}): member {name} ends behind its {type.size} bytes")
         yield field
 
 

@@ -110,6 +110,8 @@ def text(value: Any) -> str:
     """A value as a person reads it."""
     if value is None:
         return "-"
+    if isinstance(value, str):
+        return printable(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, bytes | bytearray):
@@ -121,6 +123,13 @@ def text(value: Any) -> str:
         more = f" … {len(value) - _LONG_ARRAY} more" if len(value) > _LONG_ARRAY else ""
         return f"[{shown}{more}]"
     return str(value)
+
+
+def printable(value: str) -> str:
+    """Without what a terminal would obey: control characters, as what programs print may hold."""
+    if value.isprintable():
+        return value
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in value)
 
 
 def is_number(value: Any) -> bool:

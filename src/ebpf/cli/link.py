@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +11,10 @@ from ebpf.cli.command import Lazy, LazyGroup, json_option
 from ebpf.cli.output import Column
 from ebpf.kernel import owners
 from ebpf.kernel.bpf import Kind, LinkInfo
-from ebpf.uapi import AttachType
+from ebpf.uapi import AttachType, LinkType
+
+if TYPE_CHECKING:
+    from ebpf.links.xdp import XdpAttachment
 
 COMMANDS = {"list": Lazy("link:list_links", "List the links in the kernel.")}
 
@@ -39,6 +42,8 @@ def list_links(as_json: bool) -> None:
     """
     from ebpf.cli import objects
 
+    found = objects.links()
+    on_interfaces = _on_interfaces(found)
     names = {info.id: objects.program_name(info) for info in objects.programs()}
     pins = owners.find_pins()
     processes = owners.find_owners()
@@ -51,12 +56,14 @@ def list_links(as_json: bool) -> None:
                     "attach_type": objects.type_label(AttachType, info.attach_type) or None,
                     "program": {"id": info.program_id, "name": names.get(info.program_id, "")},
                     "ifindex": info.ifindex or None,
+                    "interface": on_interfaces[info.id].interface if info.id in on_interfaces else None,
+                    "namespace": on_interfaces[info.id].namespace.label if info.id in on_interfaces else None,
                     "target": info.target or None,
                     "details": dict(info.details),
                     "pinned": pins.get((Kind.LINK, info.id), []),
                     "held_by": [process._asdict() for process in processes.get((Kind.LINK, info.id), [])],
                 }
-                for info in objects.links()
+                for info in found
             ]
         )
         return
@@ -64,8 +71,8 @@ def list_links(as_json: bool) -> None:
         Column("id", "cyan", right=True),
         Column("type"),
         Column("program", "bold"),
-        Column("attached to", wrap=True),
-        Column("held by", "dim", wrap=True),
+        Column("attached to", below=True),
+        Column("held by", "dim", below=True),
     ]
 
     def row(info: LinkInfo) -> tuple[str, ...]:
@@ -75,16 +82,28 @@ def list_links(as_json: bool) -> None:
             str(info.id),
             objects.link_type(info),
             f"{names.get(info.program_id, '')} ({info.program_id})" if info.program_id else "-",
-            _target(info),
+            _target(info, on_interfaces.get(info.id)),
             ", ".join(map(str, held)) or "-",
         )
 
-    output.print_table(columns, [row(info) for info in objects.links()], empty="no links in the kernel")
+    output.print_table(columns, [row(info) for info in found], empty="no links in the kernel")
 
 
-def _target(info: LinkInfo) -> str:
+def _on_interfaces(links: list[LinkInfo]) -> dict[int, XdpAttachment]:
+    """The XDP links by id, with the interface in whichever network namespace."""
+    if not any(info.type == LinkType.XDP for info in links):
+        return {}
+    from ebpf.links.xdp import xdp_status
+
+    return {each.link_id: each for each in xdp_status() if each.link_id is not None}
+
+
+def _target(info: LinkInfo, place: XdpAttachment | None) -> str:
     from ebpf.cli import objects
 
+    if place is not None:
+        where = "" if place.namespace.is_current else f" in {place.namespace.label}"
+        return f"{place.interface}{where}, {place.mode}"
     parts = [
         info.target,
         f"ifindex {info.ifindex}" if info.ifindex else "",

@@ -88,8 +88,8 @@ def list_maps(as_json: bool) -> None:
         Column("value", right=True),
         Column("entries", right=True),
         Column("memory", right=True),
-        Column("programs", wrap=True, optional=True),
-        Column("pinned", "dim", wrap=True, optional=True),
+        Column("programs", below=True, optional=True),
+        Column("pinned", "dim", below=True, optional=True),
     ]
     rows = [
         (

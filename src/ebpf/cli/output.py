@@ -1,22 +1,20 @@
 """Tables for people, JSON for machines.
 
-On a terminal a table is drawn by rich. Piped, it is plain text: columns padded, nothing cut, nothing wrapped,
-no colour, and rich is not even imported.
+A table is padded columns. On a terminal it has colours, and columns that do not fit move to a line of their
+own below the row; in a pipe it is plain text. Nothing is ever cut.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ebpf.cli import terminal
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+from ebpf.cli.terminal import Paint
 
 
 class Column(NamedTuple):
@@ -25,8 +23,8 @@ class Column(NamedTuple):
     title: str
     style: str = ""
     right: bool = False  #: aligned to the right, as numbers are
-    wrap: bool = False  #: may be folded where the terminal is narrow
-    optional: bool = False  #: left out on a terminal where every cell is "-"
+    below: bool = False  #: may move below the row where the terminal is narrow
+    optional: bool = False  #: left out where every cell is "-"
 
 
 class Cell(NamedTuple):
@@ -74,27 +72,17 @@ def plain(value: object) -> object:
     return str(value)
 
 
-def print_table(
-    columns: Sequence[Column], rows: Sequence[Row], *, title: str = "", indent: int = 0, empty: str = ""
-) -> None:
-    """A table on stdout, under its title; without rows, only the words `empty`, on stderr."""
+def print_table(columns: Sequence[Column], rows: Sequence[Row], *, empty: str = "") -> None:
+    """A table on stdout; without rows, only the words `empty`, on stderr."""
     if empty and not rows:
         terminal.note(empty)
         return
-    if title:
-        print(title)
+    width = None
     if terminal.is_terminal(sys.stdout):
         columns, rows = _used(columns, rows)
-        if _narrowest(columns, rows) + indent <= console().width:
-            from rich.padding import Padding
-
-            console().print(Padding(rich_table(columns, rows), (0, 0, 0, indent)))
-            return
-    for line in plain_table(columns, rows):
-        print(f"{' ' * indent}{line}")
-
-
-_FOLDED = 16  #: no column is folded to less
+        width = shutil.get_terminal_size().columns
+    for line in table_lines(columns, rows, terminal.painter(sys.stdout), width):
+        print(line)
 
 
 def _used(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[list[Column], list[Row]]:
@@ -107,13 +95,50 @@ def _used(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[list[Column],
     return [columns[place] for place in kept], [[row[place] for place in kept] for row in rows]
 
 
-def _narrowest(columns: Sequence[Column], rows: Sequence[Row]) -> int:
-    """The width below which rich would cut something: then the terminal had better wrap whole lines."""
-    total = 2 * (len(columns) - 1)
-    for place, column in enumerate(columns):
-        width = _width(columns, rows, place)
-        total += min(width, _FOLDED) if column.wrap else width
-    return total
+def table_lines(
+    columns: Sequence[Column], rows: Sequence[Row], paint: Paint, width: int | None = None
+) -> Iterator[str]:
+    """The lines of a table for a terminal that is `width` wide, or for a pipe, which has no width."""
+    widths = [
+        max([len(column.title), *(len(_text(row[place])) for row in rows)])
+        for place, column in enumerate(columns)
+    ]
+    beside, below = list(range(len(columns))), list[int]()
+    while width is not None and sum(widths[place] + 2 for place in beside) - 2 > width:
+        movable = [place for place in beside if columns[place].below]
+        if not movable:
+            break
+        beside.remove(movable[-1])
+        below.insert(0, movable[-1])
+    yield _line(
+        [(columns[place].title, "bold", columns[place].right, widths[place]) for place in beside], paint
+    )
+    if width is not None:
+        yield paint("─" * min(width, sum(widths[place] + 2 for place in beside) - 2), "dim")
+    for row in rows:
+        yield _line(
+            [
+                (_text(row[place]), _style(row[place], columns[place]), columns[place].right, widths[place])
+                for place in beside
+            ],
+            paint,
+        )
+        for place in below:
+            if _text(row[place]) != "-":
+                yield paint(f"    {columns[place].title}: {_text(row[place])}", "dim")
+
+
+def _line(cells: Sequence[tuple[str, str, bool, int]], paint: Paint) -> str:
+    """Text, style, alignment and width of each cell; no spaces at the end."""
+    parts = []
+    for text, style, right, width in cells:
+        padding = " " * (width - len(text))
+        parts.append(padding + paint(text, style) if right else paint(text, style) + padding)
+    return "  ".join(parts).rstrip()
+
+
+def _style(cell: str | Cell, column: Column) -> str:
+    return cell.style if isinstance(cell, Cell) else column.style
 
 
 def print_fields(fields: Iterable[tuple[str, str | Cell]]) -> None:
@@ -128,62 +153,6 @@ def print_fields(fields: Iterable[tuple[str, str | Cell]]) -> None:
 
 def _width(columns: Sequence[Column], rows: Sequence[Row], place: int) -> int:
     return max([len(columns[place].title), *(len(_text(row[place])) for row in rows)])
-
-
-def plain_table(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
-    """The lines of a table as plain text, two spaces between the columns."""
-    lines = [[column.title for column in columns], *([_text(cell) for cell in row] for row in rows)]
-    widths = [_width(columns, rows, place) for place in range(len(columns))]
-    return [
-        "  ".join(
-            text.rjust(width) if column.right else text.ljust(width)
-            for text, width, column in zip(line, widths, columns, strict=True)
-        ).rstrip()
-        for line in lines
-    ]
-
-
-def rich_table(columns: Sequence[Column], rows: Sequence[Row]) -> Table:
-    """The same for a terminal."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-        header_style="bold",
-        border_style="dim",
-    )
-    for place, column in enumerate(columns):
-        table.add_column(
-            column.title,
-            style=column.style or None,
-            justify="right" if column.right else "left",
-            no_wrap=not column.wrap,
-            overflow="fold",
-            min_width=min(_FOLDED, _width(columns, rows, place)) if column.wrap else None,
-        )
-    for row in rows:
-        table.add_row(
-            *(Text(cell.text, cell.style) if isinstance(cell, Cell) else Text(cell) for cell in row)
-        )
-    return table
-
-
-_console: Console | None = None
-
-
-def console() -> Console:
-    """The terminal, as rich sees it."""
-    global _console
-    if _console is None:
-        from rich.console import Console
-
-        _console = Console(highlight=False, emoji=False, markup=False)
-    return _console
 
 
 def _text(cell: str | Cell) -> str:

@@ -71,11 +71,11 @@ def list_programs(wanted: str | None, as_json: bool) -> None:
         Column("id", "cyan", right=True),
         Column("type"),
         Column("name", "bold"),
-        Column("maps", wrap=True, optional=True),
-        Column("links", wrap=True, optional=True),
+        Column("maps", below=True, optional=True),
+        Column("links", below=True, optional=True),
         Column("memory", right=True),
         Column("loaded", "dim"),
-        Column("pinned", "dim", wrap=True, optional=True),
+        Column("pinned", "dim", below=True, optional=True),
     ]
     rows = [
         (

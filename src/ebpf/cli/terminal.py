@@ -19,6 +19,9 @@ _CODES = {
     "magenta": "35",
     "cyan": "36",
 }
+#: Gives a text a style.
+Paint = Callable[[str, str], str]
+
 PATIENCE = 1.0  #: seconds before a person is told what is taking so long
 
 
@@ -32,7 +35,7 @@ def has_colour(stream: TextIO) -> bool:
     return is_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
-def painter(stream: TextIO) -> Callable[[str, str], str]:
+def painter(stream: TextIO) -> Paint:
     """A function that gives a text its style, such as "red bold", where the stream has colour."""
     if not has_colour(stream):
         return lambda text, style: text

@@ -5,19 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ebpf.cli import entries, human, output, terminal
 from ebpf.cli.output import Column
+from ebpf.cli.terminal import Paint
 from ebpf.cli.watch import VARIABLES, Row, Sample
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ebpf.events.trace import TraceLine
-
-Paint = Callable[[str, str], str]
 
 _TRACE_LINES = 12  #: kept on the screen
 _ROWS = 40  #: of a table, at most; fewer on a small screen
@@ -93,7 +92,7 @@ class TextView:
             for entry in sample.gone:
                 print(f"{now} {_where(sample, entries.flatten(entry.key, 'key'))} deleted")
         for line in lines:
-            print(f"{now} trace {line.task}-{line.pid} [{line.cpu:03}] {line.text}")
+            print(f"{now} trace {line.task}-{line.pid} [{line.cpu:03}] {entries.printable(line.text)}")
         sys.stdout.flush()
 
     def stop(self) -> None:
@@ -123,9 +122,10 @@ class LiveView:
     streams = False
 
     def __init__(self) -> None:
+        from rich.console import Console
         from rich.live import Live
 
-        self._console = output.console()
+        self._console = Console(highlight=False, emoji=False, markup=False)
         self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop")
         self._lines: deque[TraceLine] = deque(maxlen=_TRACE_LINES)
         self._title = ""
@@ -206,18 +206,39 @@ class LiveView:
                 if path in rated:
                     cells.append(human.rate(row.rates[path]) if path in row.rates else "")
             rows.append(cells)
-        parts: list[RenderableType] = [title, output.rich_table(columns, rows)]
+        parts: list[RenderableType] = [title, _table(columns, rows)]
         if more > 0:
             parts.append(Text(f"… {more} more", "dim"))
         return parts
 
 
+def _table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        header_style="bold",
+        border_style="dim",
+    )
+    for column in columns:
+        justify: Literal["left", "right"] = "right" if column.right else "left"
+        table.add_column(Text(column.title), style=column.style, justify=justify, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
 def trace_text(line: TraceLine, paint: Paint | None = None) -> str:
     """A line of the trace: when (local time), who, on which CPU, what."""
-    when, who, cpu = _clock(line), f"{line.task}-{line.pid}", f"[{line.cpu:03}]"
+    when, who, cpu = _clock(line), f"{entries.printable(line.task)}-{line.pid}", f"[{line.cpu:03}]"
     if paint is not None:
         when, who, cpu = paint(when, "dim"), paint(who, "cyan"), paint(cpu, "dim")
-    return f"{when} {who} {cpu} {line.text}"
+    return f"{when} {who} {cpu} {entries.printable(line.text)}"
 
 
 def _clock(line: TraceLine) -> str:
@@ -228,8 +249,10 @@ def _clock(line: TraceLine) -> str:
 def _trace_markup(line: TraceLine) -> RenderableType:
     from rich.text import Text
 
-    who = (f"{line.task}-{line.pid}", "cyan")
-    return Text.assemble((f"{_clock(line)} ", "dim"), who, (f" [{line.cpu:03}] ", "dim"), line.text)
+    who = (f"{entries.printable(line.task)}-{line.pid}", "cyan")
+    return Text.assemble(
+        (f"{_clock(line)} ", "dim"), who, (f" [{line.cpu:03}] ", "dim"), entries.printable(line.text)
+    )
 
 
 def trace_json(line: TraceLine) -> dict[str, Any]:

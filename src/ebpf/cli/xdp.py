@@ -366,7 +366,7 @@ def status(as_json: bool) -> None:
         Column("program", "cyan"),
         Column("link", right=True, optional=True),
         Column("loaded", "dim"),
-        Column("held by", wrap=True),
+        Column("held by", below=True),
     ]
     rows: list[tuple[str, ...]] = [
         (

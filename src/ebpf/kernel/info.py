@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ebpf.kernel.attr import Layout, call
@@ -68,8 +68,7 @@ _PROG_INFO = Layout(
 _MAP_IDS = 64  # room for the ids of a program's maps at the first try: the verifier's limit, MAX_USED_MAPS
 
 
-@dataclass(frozen=True, slots=True)
-class ProgramInfo:
+class ProgramInfo(NamedTuple):
     """struct bpf_prog_info. What an older kernel does not know is 0."""
 
     id: int
@@ -220,8 +219,7 @@ _MAP_INFO = Layout(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class MapInfo:
+class MapInfo(NamedTuple):
     """struct bpf_map_info; sizes in bytes, for one CPU if the map is per CPU."""
 
     id: int
@@ -274,45 +272,40 @@ def map_info(fd: int) -> MapInfo:
 _LINK_HEAD = "type:I id:I prog_id:I link_padding:I "  # the union starts at offset 16
 
 #: The member of the union in struct bpf_link_info, by type of link. Pointers are named pointer_*.
-_LINK_LAYOUTS: dict[int, Layout] = {
-    type: Layout(_LINK_HEAD + fields)
-    for type, fields in {
-        LinkType.RAW_TRACEPOINT: "pointer_name:Q name_len:I cookie:Q",
-        LinkType.TRACING: "attach_type:I target_obj_id:I target_btf_id:I cookie:Q",
-        LinkType.CGROUP: "cgroup_id:Q attach_type:I",
-        LinkType.ITER: "pointer_name:Q name_len:I map_id:I",
-        LinkType.NETNS: "netns_ino:I attach_type:I",
-        LinkType.XDP: "ifindex:I",
-        LinkType.STRUCT_OPS: "map_id:I",
-        LinkType.NETFILTER: "pf:I hooknum:I priority:i flags:I",
-        LinkType.KPROBE_MULTI: "pointer_addrs:Q count:I flags:I missed:Q pointer_cookies:Q",
-        LinkType.UPROBE_MULTI: (
-            "pointer_name:Q pointer_offsets:Q pointer_ref_ctr_offsets:Q pointer_cookies:Q name_len:I"
-            " count:I flags:I pid:I"
-        ),
-        LinkType.TCX: "ifindex:I attach_type:I",
-        LinkType.NETKIT: "ifindex:I attach_type:I",
-        LinkType.SOCKMAP: "map_id:I attach_type:I",
-    }.items()
+_LINK_FIELDS: dict[int, str] = {
+    LinkType.RAW_TRACEPOINT: "pointer_name:Q name_len:I cookie:Q",
+    LinkType.TRACING: "attach_type:I target_obj_id:I target_btf_id:I cookie:Q",
+    LinkType.CGROUP: "cgroup_id:Q attach_type:I",
+    LinkType.ITER: "pointer_name:Q name_len:I map_id:I",
+    LinkType.NETNS: "netns_ino:I attach_type:I",
+    LinkType.XDP: "ifindex:I",
+    LinkType.STRUCT_OPS: "map_id:I",
+    LinkType.NETFILTER: "pf:I hooknum:I priority:i flags:I",
+    LinkType.KPROBE_MULTI: "pointer_addrs:Q count:I flags:I missed:Q pointer_cookies:Q",
+    LinkType.UPROBE_MULTI: (
+        "pointer_name:Q pointer_offsets:Q pointer_ref_ctr_offsets:Q pointer_cookies:Q name_len:I"
+        " count:I flags:I pid:I"
+    ),
+    LinkType.TCX: "ifindex:I attach_type:I",
+    LinkType.NETKIT: "ifindex:I attach_type:I",
+    LinkType.SOCKMAP: "map_id:I attach_type:I",
 }
-#: The same for perf events, by bpf_perf_event_type: what the event is. 1 and 2 are uprobe and uretprobe, …
-_PERF_LAYOUTS: dict[int, tuple[str, Layout]] = {
-    type: (label, Layout(_LINK_HEAD + "perf_type:I " + fields))
-    for type, label, fields in (
-        (1, "uprobe", "pointer_name:Q name_len:I offset:I cookie:Q ref_ctr_offset:Q"),
-        (2, "uretprobe", "pointer_name:Q name_len:I offset:I cookie:Q ref_ctr_offset:Q"),
-        (3, "kprobe", "pointer_name:Q name_len:I offset:I addr:Q missed:Q cookie:Q"),
-        (4, "kretprobe", "pointer_name:Q name_len:I offset:I addr:Q missed:Q cookie:Q"),
-        (5, "tracepoint", "pointer_name:Q name_len:I cookie:Q"),
-        (6, "event", "config:Q type_of_event:I cookie:Q"),
-    )
+_UPROBE_FIELDS = "perf_type:I pointer_name:Q name_len:I offset:I cookie:Q ref_ctr_offset:Q"
+_KPROBE_FIELDS = "perf_type:I pointer_name:Q name_len:I offset:I addr:Q missed:Q cookie:Q"
+#: The same for perf events, by enum bpf_perf_event_type: what the event is, and its fields.
+_PERF_FIELDS = {
+    1: ("uprobe", _UPROBE_FIELDS),
+    2: ("uretprobe", _UPROBE_FIELDS),
+    3: ("kprobe", _KPROBE_FIELDS),
+    4: ("kretprobe", _KPROBE_FIELDS),
+    5: ("tracepoint", "perf_type:I pointer_name:Q name_len:I cookie:Q"),
+    6: ("event", "perf_type:I config:Q type_of_event:I cookie:Q"),
 }
 _ANY_LINK = Layout(_LINK_HEAD + "perf_type:I tail_padding:I a:Q b:Q c:Q d:Q e:Q")
 _NAME_ROOM = 256
 
 
-@dataclass(frozen=True, slots=True)
-class LinkInfo:
+class LinkInfo(NamedTuple):
     """struct bpf_link_info: where a program is attached."""
 
     id: int
@@ -321,7 +314,7 @@ class LinkInfo:
     attach_type: int | None = None
     ifindex: int = 0  #: XDP, tcx and netkit: 0 once the link is detached, or its interface is gone
     target: str = ""  #: name of the tracepoint, function, iterator or file, where the type has one
-    details: Mapping[str, int | str] = field(default_factory=dict)
+    details: Mapping[str, int | str] = MappingProxyType({})
     """What else the kernel says for this type of link, by the names of linux/bpf.h."""
 
 
@@ -330,11 +323,12 @@ def link_info(fd: int) -> LinkInfo:
     answer = _Answer(_get_info(fd, _ANY_LINK))
     type = answer.integer("type")
     details: dict[str, int | str] = {}
-    layout = _LINK_LAYOUTS.get(type)
-    if type == LinkType.PERF_EVENT and answer.integer("perf_type") in _PERF_LAYOUTS:
-        details["event"], layout = _PERF_LAYOUTS[answer.integer("perf_type")]
+    fields = _LINK_FIELDS.get(type)
+    if type == LinkType.PERF_EVENT and answer.integer("perf_type") in _PERF_FIELDS:
+        details["event"], fields = _PERF_FIELDS[answer.integer("perf_type")]
     target = ""
-    if layout is not None:
+    if fields is not None:
+        layout = Layout(_LINK_HEAD + fields)
         name = bytearray(_NAME_ROOM)
         request = (
             {"pointer_name": address_of(name), "name_len": _NAME_ROOM}
@@ -366,8 +360,7 @@ def link_info(fd: int) -> LinkInfo:
 _BTF_INFO = Layout("btf:Q btf_size:I id:I name:Q name_len:I kernel_btf:I")
 
 
-@dataclass(frozen=True, slots=True)
-class BTFInfo:
+class BTFInfo(NamedTuple):
     """struct bpf_btf_info."""
 
     id: int

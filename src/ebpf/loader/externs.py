@@ -1,4 +1,4 @@
-"""What instructions refer to, as the numbers that the kernel takes: maps, kernel functions, variables, symbols."""
+"""What instructions refer to, as the numbers that the kernel takes: maps, kernel functions and symbols."""
 
 from __future__ import annotations
 

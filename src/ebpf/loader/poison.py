@@ -1,4 +1,4 @@
-"""Calls that no kernel knows, written where this kernel lacks something: refused only if they can be reached."""
+"""Calls that no kernel knows, for what this kernel lacks: refused only if they can be reached."""
 
 from __future__ import annotations
 

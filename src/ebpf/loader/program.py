@@ -82,7 +82,7 @@ def prepare(spec: Spec, program: ProgramSpec, type: ProgramType, btf: KernelBTF 
 
 
 def _line_info(linked: LinkedProgram, btf: KernelBTF) -> bytes:
-    """struct bpf_line_info per change of line; none if a function starts without, which the kernel refuses."""
+    """struct bpf_line_info per change of line; none if a function starts without: that is refused."""
     starts = {function.offset for function in linked.functions}
     records = []
     pack = struct.Struct("=IIII").pack

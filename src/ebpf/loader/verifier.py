@@ -1,7 +1,7 @@
 """From the verifier's log to an error that a person can act on.
 
-`explain` is pure: it reads a log and the program's own metadata. The log's structure is not relied on: the reason
-is the line that the table of causes knows, or else the last line that is neither state nor statistics.
+`explain` is pure: it reads a log and the program's own metadata. The log's structure is not relied on: the
+reason is the line that the table of causes knows, or else the last one that is neither state nor statistics.
 """
 
 from __future__ import annotations

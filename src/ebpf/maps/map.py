@@ -324,7 +324,7 @@ class Map(MutableMapping[Any, Any]):
         return super().pop(key) if default is _UNSET else super().pop(key, default)
 
     def push(self, value: Any, *, evict: bool = False) -> None:
-        """Add to a queue, stack (4.20) or bloom filter (5.16). `evict` drops the oldest if a queue is full."""
+        """Add to a queue, stack (4.20) or bloom filter (5.16). `evict` drops the oldest of a full queue."""
         require(self.type, Operation.PUSH, self._name)
         raw = self._encode_one(value)
         try:
@@ -363,8 +363,8 @@ class Map(MutableMapping[Any, Any]):
         """Set an entry from bytes as the kernel copies them."""
         if len(key) != self.key_size or len(value) != self._value_bytes():
             raise Error(
-                f"map {self._name!r} takes keys of {self.key_size} and values of {self._value_bytes()} bytes, "
-                f"not {len(key)} and {len(value)}"
+                f"map {self._name!r} takes keys of {self.key_size} and values of {self._value_bytes()} "
+                f"bytes, not {len(key)} and {len(value)}"
             )
         try:
             bpf.map_update(self.fileno(), key, value)
@@ -376,8 +376,8 @@ class Map(MutableMapping[Any, Any]):
     def pin(self, path: str | os.PathLike[str]) -> str:
         """Give it a name in a bpffs, which keeps it alive when this process ends (4.4).
 
-        A relative path is below /sys/fs/bpf. Folders are made; "." becomes "_", as a bpffs takes no dots. Gives
-        the path.
+        A relative path is below /sys/fs/bpf. Folders are made; "." becomes "_", as a bpffs takes no dots.
+        Gives the path.
         """
         from ebpf.maps import pins
 

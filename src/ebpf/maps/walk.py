@@ -2,8 +2,8 @@
 
 An entry that stays for the whole walk is given exactly once; one that comes or goes meanwhile, at most once.
 Hash tables are read by batch (5.6), whole buckets at a time, under the bucket's lock. Elsewhere the walk is
-from key to key: if the current key is gone the kernel starts over from the first, so that keys already given are
-remembered and passed over.
+from key to key: if the current key is gone the kernel starts over from the first, so that keys already given
+are remembered and passed over.
 """
 
 from __future__ import annotations

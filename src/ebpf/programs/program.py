@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from ebpf.errors import Error, KernelError
 from ebpf.kernel import bpf
@@ -15,7 +15,8 @@ from ebpf.uapi import NAME_LENGTH, ProgramType
 if TYPE_CHECKING:
     from ebpf.isa.instruction import Instruction
     from ebpf.kernel.bpf import ProgramInfo
-    from ebpf.links.xdp import NetlinkXdp, XdpLink
+    from ebpf.kernel.namespaces import NamespaceRef
+    from ebpf.links.xdp import NetlinkXdp, XdpLink, XdpMode
     from ebpf.programs.run import RunResult
     from ebpf.programs.verification import Verification
 
@@ -139,35 +140,43 @@ class Program:
         """Run it once, or `repeat` times, in the kernel on test data (BPF_PROG_TEST_RUN, 4.12).
 
         `data` is a packet from its Ethernet header on, at least 14 bytes, for the types that see packets;
-        `ctx` the context as bytes, such as struct xdp_md (5.15) or the argument of a SYSCALL program. Maps are
-        the real ones.
+        `ctx` the context as bytes, such as struct xdp_md (5.15) or the argument of a SYSCALL program. The maps
+        are the real ones.
         """
         from ebpf.programs.run import run
 
         return run(self.fileno(), self.type, self.name, data, ctx=ctx, repeat=repeat, flags=flags, cpu=cpu)
 
-    def attach(self, interface: str | int, **options: Any) -> XdpLink | NetlinkXdp:
+    def attach(
+        self,
+        interface: str | int,
+        *,
+        mode: XdpMode | str = "auto",
+        replace: bool = False,
+        expected: int | None = None,
+        netns: NamespaceRef | None = None,
+    ) -> XdpLink | NetlinkXdp:
         """Attach an XDP program to an interface; the link detaches at the end of its `with` block.
 
-        `options` are those of `ebpf.links.xdp.attach_xdp`: mode, replace, expected, netns. AttachError says who
-        holds the interface. Error for a program of another type.
+        The options are those of `ebpf.links.xdp.attach_xdp`. AttachError says who holds the interface. Error
+        for a program of another type.
         """
         if self.type is not ProgramType.XDP:
             raise Error(
-                f"program {self.name!r} is of type {self.type.label}; this version attaches programs of type xdp only",
+                f"program {self.name!r} is of type {self.type.label}; this version attaches type xdp only",
                 hint="pin it, and attach it with the tool for its type: tc, bpftool prog attach, …",
             )
         from ebpf.links.xdp import attach_xdp
 
-        return attach_xdp(self, interface, **options)
+        return attach_xdp(self, interface, mode=mode, replace=replace, expected=expected, netns=netns)
 
     # --- life -------------------------------------------------------------------------------------------
 
     def pin(self, path: str | os.PathLike[str]) -> str:
         """Give it a name in a bpffs, which keeps it loaded when this process ends (4.4).
 
-        A relative path is below /sys/fs/bpf. Folders are made; "." becomes "_", as a bpffs takes no dots. Gives
-        the path.
+        A relative path is below /sys/fs/bpf. Folders are made; "." becomes "_", as a bpffs takes no dots.
+        Gives the path.
         """
         from ebpf.maps import pins
 

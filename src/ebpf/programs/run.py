@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ebpf.errors import Error, KernelError, UnsupportedError
 from ebpf.kernel import bpf
-from ebpf.maps.failures import ENOTSUPP, errno_text, kernel_error
+from ebpf.maps.failures import ENOTSUPP, kernel_error
 from ebpf.uapi import ProgramType, XdpAction
 
 #: Types that are run on a packet; what the kernel prepends to an Ethernet header's length is theirs.

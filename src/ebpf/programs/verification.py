@@ -23,7 +23,9 @@ class Verification(NamedTuple):
     limit: int  #: of instructions processed
     total_states: int
     peak_states: int
-    stack: tuple[int, ...]  #: bytes per function, the program's own first; empty where the kernel does not say
+    stack: tuple[
+        int, ...
+    ]  #: bytes per function, the program's own first; empty where the kernel does not say
 
 
 def parse_verification(log: str) -> Verification | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ebpf.errors import InstructionError, ObjectError
 from ebpf.isa.encoding import decode
@@ -44,8 +45,7 @@ class Function:
         return self.symbol.is_global and self.symbol.visibility in (Visibility.DEFAULT, Visibility.PROTECTED)
 
 
-@dataclass(slots=True)
-class Place:
+class Place(NamedTuple):
     """An instruction that is being resolved."""
 
     source: ObjectSource

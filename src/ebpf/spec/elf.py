@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from enum import IntEnum
 from typing import Literal, NamedTuple
 
 from ebpf.errors import ObjectError
@@ -33,7 +32,7 @@ _SECTION_SIZE = 64
 _SYMBOL_SIZE = 24
 
 
-class SectionType(IntEnum):
+class SectionType:
     """The sh_type values that matter to a BPF object."""
 
     NULL = 0
@@ -46,7 +45,7 @@ class SectionType(IntEnum):
     SYMTAB_SHNDX = 18
 
 
-class SymbolType(IntEnum):
+class SymbolType:
     """The low half of st_info."""
 
     NOTYPE = 0
@@ -56,7 +55,7 @@ class SymbolType(IntEnum):
     FILE = 4
 
 
-class Binding(IntEnum):
+class Binding:
     """The high half of st_info."""
 
     LOCAL = 0
@@ -64,7 +63,7 @@ class Binding(IntEnum):
     WEAK = 2
 
 
-class Visibility(IntEnum):
+class Visibility:
     """The low two bits of st_other."""
 
     DEFAULT = 0
@@ -73,7 +72,7 @@ class Visibility(IntEnum):
     PROTECTED = 3
 
 
-class RelocationType(IntEnum):
+class RelocationType:
     """R_BPF_*, Documentation/bpf/llvm_reloc.rst."""
 
     NONE = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ebpf.btf import types as t
 from ebpf.btf.layout import resolve, size_of
@@ -46,13 +46,12 @@ _MEANINGS = {
 }
 _NO_SLOT = 0xFFFFFFFF
 # iproute2's convention for tail calls: section "<map id>/<key>" (__section_tail in bpf_api.h).
-TAIL_SECTION = re.compile(r"(0x[0-9a-fA-F]{1,8}|[0-9]{1,10})/(0x[0-9a-fA-F]{1,8}|[0-9]{1,10})")
+_TAIL = re.compile(r"(0x[0-9a-fA-F]{1,8}|[0-9]{1,10})/(0x[0-9a-fA-F]{1,8}|[0-9]{1,10})")
 # iproute2's PIN_OBJECT_NS and PIN_GLOBAL_NS.
 _PIN_OBJECT, _PIN_GLOBAL = 1, 2
 
 
-@dataclass(slots=True)
-class _Definition:
+class _Definition(NamedTuple):
     place: MapPlace
     fields: dict[str, int]
 
@@ -61,10 +60,15 @@ def read_legacy_maps(source: ObjectSource, functions: Sequence[Function]) -> lis
     """The maps of the sections "maps" and "maps/…", with iproute2's inner maps and tail calls as slots."""
     definitions: list[_Definition] = []
     for section in source.elf.sections:
-        if section.size and (section.name == SECTION or section.name.startswith(f"{SECTION}/")):
+        if section.size and is_legacy(section):
             definitions += _read_section(source, section)
     _connect(source, definitions, functions)
     return [definition.place for definition in definitions]
+
+
+def is_legacy(section: Section) -> bool:
+    """Whether its name says that maps are defined in it as before BTF."""
+    return section.name == SECTION or section.name.startswith(f"{SECTION}/")
 
 
 def _read_section(source: ObjectSource, section: Section) -> list[_Definition]:
@@ -182,11 +186,18 @@ def _connect(source: ObjectSource, definitions: list[_Definition], functions: Se
             index = member.fields.get("inner_idx", _NO_SLOT)
             if index != _NO_SLOT:
                 spec.slots[index] = member.place.spec.name
-    for function in functions:
-        tail = TAIL_SECTION.fullmatch(function.section.name)
-        if tail is None or not function.is_program:
-            continue
-        id, key = (int(number, 16 if number.startswith("0x") else 10) for number in tail.groups())
+    for name, (id, key) in tail_calls(functions).items():
         for array in by_id.get(id, ()):
             if array.place.spec.type is MapType.PROG_ARRAY:
-                array.place.spec.slots[key] = function.name
+                array.place.spec.slots[key] = name
+
+
+def tail_calls(functions: Sequence[Function]) -> dict[str, tuple[int, int]]:
+    """The programs that iproute2 puts into prog arrays: by name, the map's id and the key."""
+    found = {}
+    for function in functions:
+        tail = _TAIL.fullmatch(function.section.name)
+        if tail is not None and function.is_program:
+            id, key = (int(number, 16 if number.startswith("0x") else 10) for number in tail.groups())
+            found[function.name] = (id, key)
+    return found

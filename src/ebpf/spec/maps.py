@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ebpf.btf import types as t
 from ebpf.btf.layout import resolve, size_of
@@ -24,8 +24,7 @@ _POINTER_SIZE = 8
 _FD_SIZE = 4
 
 
-@dataclass(slots=True)
-class MapPlace:
+class MapPlace(NamedTuple):
     """A map definition, and where it stands; bytes."""
 
     spec: MapSpec

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
 
 from ebpf.btf import types as t
 from ebpf.btf.btf import BTF
@@ -15,13 +14,11 @@ from ebpf.errors import BTFError, ObjectError
 from ebpf.spec.code import Function, find_functions, read_instructions
 from ebpf.spec.elf import Elf
 from ebpf.spec.externs import KCONFIG, kconfig_map, read_externs
-from ebpf.spec.legacy_maps import TAIL_SECTION, read_legacy_maps
 from ebpf.spec.maps import read_maps, read_slots
 from ebpf.spec.model import FunctionSpec, MapSpec, ProgramSpec, Spec
 from ebpf.spec.relocations import Resolver
 from ebpf.spec.sections import match
 from ebpf.spec.source import ObjectSource
-from ebpf.spec.struct_ops import read_struct_ops
 from ebpf.spec.variables import read_data, read_variables
 
 
@@ -31,18 +28,19 @@ def open(path: str | os.PathLike[str]) -> Spec:
     The Spec is named after the file, up to its first dot. Raises ObjectError for a file that cannot be read,
     is no BPF object, or is malformed.
     """
-    path = Path(path)
+    path = os.fspath(path)
     try:
         with builtins.open(path, "rb") as file:
             data = file.read()
     except FileNotFoundError:
-        raise ObjectError(f"there is no file {str(path)!r}") from None
+        raise ObjectError(f"there is no file {path!r}") from None
     except OSError as error:
-        raise ObjectError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+        raise ObjectError(f"{path!r} cannot be read: {error.strerror}") from error
+    name = path.rpartition(os.sep)[2]
     try:
-        return read_object(data, name=path.name.partition(".")[0] or path.name)
+        return read_object(data, name=name.partition(".")[0] or name)
     except ObjectError as error:
-        if path.suffix in (".c", ".h"):
+        if name.endswith((".c", ".h")):
             raise ObjectError(error.message, hint="it is C source: use ebpf.compile() for it") from None
         raise
 
@@ -72,7 +70,13 @@ def _read(data: bytes, name: str) -> Spec:
     source = ObjectSource(name, elf, btf, ext)
 
     functions = find_functions(source)
-    places = read_maps(source) + read_legacy_maps(source, functions)
+    places = read_maps(source)
+    tails: Collection[str] = ()
+    if any(section.name.startswith("maps") for section in elf.sections):
+        from ebpf.spec.legacy_maps import read_legacy_maps, tail_calls  # old objects only
+
+        places += read_legacy_maps(source, functions)
+        tails = tail_calls(functions)
     read_slots(source, places, functions)
     data_maps = read_data(source)
     variables = read_variables(source, data_maps)
@@ -91,9 +95,12 @@ def _read(data: bytes, name: str) -> Spec:
         *(place.spec for place in places),
         *data_maps.values(),
         *([kconfig] if kconfig else []),
-        *read_struct_ops(source, functions),
     ]
-    programs, subprograms = _programs(source, functions), {}
+    if any(".struct_ops" in section.name for section in elf.sections):
+        from ebpf.spec.struct_ops import read_struct_ops  # few objects need it
+
+        maps += read_struct_ops(source, functions)
+    programs, subprograms = _programs(source, functions, tails), {}
     for function in functions:
         if function.name not in programs:
             subprograms[function.name] = FunctionSpec(
@@ -127,7 +134,9 @@ def _by_name(source: ObjectSource, maps: Sequence[MapSpec]) -> dict[str, MapSpec
     return named
 
 
-def _programs(source: ObjectSource, functions: Sequence[Function]) -> dict[str, ProgramSpec]:
+def _programs(
+    source: ObjectSource, functions: Sequence[Function], tails: Collection[str]
+) -> dict[str, ProgramSpec]:
     found = [function for function in functions if function.is_program]
     if not found and len(functions) == 1 and functions[0].symbol.is_global:
         # As libbpf: code without SEC() that stands alone can only be meant to be loaded.
@@ -136,9 +145,9 @@ def _programs(source: ObjectSource, functions: Sequence[Function]) -> dict[str, 
     # Tail calls in iproute2's convention are of the type of the program that makes them.
     types = {program.type for program in programs.values() if program.type is not None}
     if len(types) == 1:
-        for program in programs.values():
-            if program.type is None and TAIL_SECTION.fullmatch(program.section):
-                program.type, program.inferred = next(iter(types)), True
+        for name in tails:
+            if programs[name].type is None:
+                programs[name].type, programs[name].inferred = next(iter(types)), True
     return programs
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from ebpf.btf import types as t
 from ebpf.btf.btf import BTF
 from ebpf.btf.ext import BTFExt
@@ -11,16 +9,16 @@ from ebpf.errors import Diagnostic, ObjectError
 from ebpf.spec.elf import Elf, Section, Symbol, SymbolType
 
 
-@dataclass(slots=True)
 class ObjectSource:
     """An object while it is read."""
 
-    name: str
-    elf: Elf
-    btf: BTF | None
-    ext: BTFExt | None
-    diagnostics: list[Diagnostic] = field(default_factory=list)
-    _symbols: dict[int, list[Symbol]] | None = None
+    def __init__(self, name: str, elf: Elf, btf: BTF | None, ext: BTFExt | None) -> None:
+        self.name = name
+        self.elf = elf
+        self.btf = btf
+        self.ext = ext
+        self.diagnostics: list[Diagnostic] = []
+        self._symbols: dict[int, list[Symbol]] | None = None
 
     def error(self, what: str, *, hint: str | None = None) -> ObjectError:
         """An error that names the object."""

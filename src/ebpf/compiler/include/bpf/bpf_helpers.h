@@ -80,6 +80,7 @@ struct bpf_map_def {
 #define __kptr __attribute__((btf_type_tag("kptr")))
 #define __percpu_kptr __attribute__((btf_type_tag("percpu_kptr")))
 #define __uptr __attribute__((btf_type_tag("uptr")))
+#define __kptr_ref __attribute__((btf_type_tag("kptr_ref"))) /* what __kptr was until Linux 6.3 */
 
 /* What the verifier may take for granted of a global function's argument. */
 #define __arg_ctx __attribute__((btf_decl_tag("arg:ctx")))
