@@ -114,8 +114,9 @@ int xdp_icmp_echo(struct xdp_md *ctx)
 	return XDP_TX; // out of the interface it came from, from this very buffer
 }
 
-// For the far end of a veth pair, as a lab has them: what is sent with XDP_TX waits at the peer until something else
-// wakes it, unless the peer has an XDP program of its own. A network card needs nothing of the kind.
+// For the far end of a veth pair, as a lab has them: it takes what is sent with XDP_TX only while it has an XDP
+// program of its own. Otherwise frames are lost or, if GRO is on there, wait until something else wakes it. A network
+// card needs nothing of the kind.
 SEC("xdp")
 int xdp_receive(struct xdp_md *ctx)
 {

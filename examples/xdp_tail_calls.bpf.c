@@ -19,7 +19,8 @@ int on_tcp(struct xdp_md *ctx);
 int on_udp(struct xdp_md *ctx);
 
 // Programs by protocol number. The loader fills in what `.values` names once all programs are loaded; an index that
-// is not named stays empty. The map is kept alive by who holds it: close the object, and a kernel empties it.
+// is not named stays empty. When the last descriptor and the last pin of the map are gone, the kernel empties it,
+// even if programs that use it are still attached: keep the object open, or pin the map.
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
 	__uint(max_entries, 256);

@@ -398,6 +398,8 @@ def test_tp_btf() -> None:
     with pytest.raises(RelocationError, match="no tracepoint 'sched_swich'") as caught:
         build(code.format("sched_swich")).load()
     assert caught.value.hint == "did you mean 'sched_switch'?"
+    with build(HEAD + 'SEC("iter/task") int each(void *ctx) { return 0; }\n').load() as obj:
+        assert obj.programs["each"].info.attach_btf_id
     spec = build(code.format("sched_switch"))
     spec.programs["BPF_prog"].attach_to = None
     with pytest.raises(SpecError, match="names no tracepoint"):
@@ -413,6 +415,12 @@ def test_freplace_needs_a_target() -> None:
         pytest.raises(RelocationError, match="program 'bump' has no function 'global_part'; it has: bump"),
     ):
         spec.load(targets={"repl": other.programs["bump"]})
+
+
+def test_struct_ops_is_refused_in_words() -> None:
+    spec = build(HEAD + 'SEC("struct_ops/init") int init(void *ctx) { return 0; }\n')
+    with pytest.raises(SpecError, match="cannot load struct_ops"):
+        spec.load()
 
 
 def test_attach_type_is_kept() -> None:

@@ -434,7 +434,7 @@ def loops() -> list[BTF]:
     made.append(b.build())
     b = BTFBuilder()  # the same of anonymous members
     integer = b.add_int("int", 4)
-    for _ in range(40):
+    for _ in range(22):
         integer = b.add_union("", 4, [MemberSpec("", integer, 0), MemberSpec("", integer, 0)])
     b.add_typedef("deep", integer)
     made.append(b.build())
@@ -497,7 +497,7 @@ def test_types_without_end(number: int) -> None:
     st.sampled_from(ORDERS),
     st.lists(
         st.tuples(
-            st.integers(0, 140),
+            st.integers(0, 110),
             st.one_of(st.integers(0, 30), st.sampled_from([0x04000002, 0x8400FFFF, 0xFFFFFFFF, 1 << 31])),
         ),
         min_size=1,
@@ -507,7 +507,7 @@ def test_types_without_end(number: int) -> None:
 def test_damaged_words(order: ByteOrder, changes: list[tuple[int, int]]) -> None:
     data = bytearray(every_kind(order).to_bytes())
     for place, value in changes:
-        offset = 8 + place * 4
+        offset = HEADER_LENGTH + place * 4
         if offset + 4 <= len(data):
             data[offset : offset + 4] = value.to_bytes(4, order)
     try:

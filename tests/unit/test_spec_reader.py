@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import pytest
-from elf_writer import CODE, EXIT, LOCAL, NOBITS, NOTYPE, OBJECT, SECTION, WEAK, ElfWriter, call, load
 
-import ebpf
 from ebpf.compiler.compile import compile_object
-from ebpf.errors import BTFError, CompileError, Error, ObjectError
+from ebpf.errors import CompileError, Error, ObjectError
 from ebpf.isa.instruction import Reference, ReferenceKind
 from ebpf.spec.link import link_program
 from ebpf.spec.model import Pinning, Spec
-from ebpf.spec.reader import open as open_object
 from ebpf.spec.reader import read_object
 from ebpf.uapi import MapFlags, MapType, ProgramType
 
@@ -303,153 +299,6 @@ def test_addresses_in_data_are_told() -> None:
     source = 'const char *names[] = {"a", "b"};\nint n = 1;\n'
     spec = read_object(compiled(source), name="test")
     assert ".data+0x0 holds the address of" in spec.diagnostics[0].message
-
-
-# Hand-made objects: what compilers do not emit today.
-
-
-def test_assembly_without_types_and_sizes() -> None:
-    writer = ElfWriter()
-    code = writer.section("xdp", EXIT + EXIT, flags=CODE)
-    writer.symbol("one", code, 0, type=NOTYPE)
-    writer.symbol("two", code, 16, type=NOTYPE)
-    spec = read_object(writer.build(), name="test")
-    assert [len(program.instructions) for program in spec.programs.values()] == [2, 2]
-
-
-def test_calls_resolved_by_the_assembler() -> None:
-    writer = ElfWriter()
-    code = writer.section("xdp", call(1) + EXIT + EXIT, flags=CODE)
-    writer.symbol("main", code, 0, 24)
-    writer.symbol("sub", code, 24, 16, binding=LOCAL)
-    with pytest.raises(ObjectError, match="no function starts at 0x10"):
-        read_object(writer.build(), name="test")
-    data = writer.build().replace(call(1), call(2))
-    spec = read_object(data, name="test")
-    assert list(spec.functions) == ["sub"], "a static function beside a program is a subprogram"
-    assert spec.programs["main"].instructions[0].reference == Reference(ReferenceKind.CALL, "sub")
-
-
-def test_section_symbols_and_addends() -> None:
-    for addend in (None, 16):
-        writer = ElfWriter()
-        code = writer.section("xdp", load(0 if addend else 16) + EXIT, flags=CODE)
-        bss = writer.section(".bss", type=NOBITS, size=64)
-        writer.symbol("main", code, 0, 32)
-        writer.relocation(code, 0, writer.symbol("", bss, type=SECTION, binding=LOCAL), addend=addend)
-        spec = read_object(writer.build(), name="test")
-        assert spec.programs["main"].instructions[0].reference == Reference(
-            ReferenceKind.MAP_VALUE, ".bss", 16
-        )
-
-
-def test_static_functions_of_one_name() -> None:
-    writer = ElfWriter()
-    text = writer.section(".text", EXIT + EXIT, flags=CODE)
-    code = writer.section("xdp", call() + call() + EXIT, flags=CODE)
-    writer.symbol("sub", text, 0, 16, binding=LOCAL)
-    writer.symbol("sub", text, 16, 16, binding=LOCAL)
-    writer.symbol("main", code, 0, 32)
-    writer.relocation(code, 0, 1, 10)
-    writer.relocation(code, 8, 2, 10)
-    spec = read_object(writer.build(), name="test")
-    assert list(spec.functions) == ["sub", "sub.2"]
-    names = [i.reference.name for i in spec.programs["main"].instructions if i.reference]
-    assert names == ["sub", "sub.2"]
-
-
-def test_a_lone_function_without_section_is_a_program() -> None:
-    writer = ElfWriter()
-    code = writer.section(".text", EXIT, flags=CODE)
-    writer.symbol("main", code, 0, 16)
-    spec = read_object(writer.build(), name="test")
-    assert list(spec.programs) == ["main"] and spec.programs["main"].type is None
-
-
-def hand_made(fault: str) -> bytes:
-    writer = ElfWriter()
-    body = {"half a load": EXIT[:8] + load()[:8], "odd size": EXIT + b"\0\0\0\0"}.get(fault, load() + EXIT)
-    code = writer.section("xdp", body, flags=CODE)
-    data = writer.section(".data", bytes(8))
-    size = {"odd end": 12, "past the end": 4096}.get(fault, len(body) // 8 * 8)
-    if fault != "no symbols":
-        writer.symbol("main", code, 0, size)
-    if fault == "overlap":
-        writer.symbol("other", code, 8, 16)
-    if fault == "two names":
-        writer.section("tc", EXIT, flags=CODE)
-        writer.symbol("main", 3, 0, 16)
-    if fault == "two sections":
-        writer.section("xdp", EXIT, flags=CODE)
-    value = writer.symbol("value", data, 0, 8, type=OBJECT)
-    common = writer.symbol("common", 0xFFF2, 0, 8, type=OBJECT)
-    weak = writer.symbol("weak", 0, type=NOTYPE, binding=WEAK)
-    places = {
-        "not a load": [(16, value)],
-        "second slot": [(8, value)],
-        "twice": [(0, value), (0, value)],
-        "common": [(0, common)],
-        "weak": [(0, weak)],
-        "outside": [(0, writer.symbol("far", data, 4096, 8, type=OBJECT))],
-    }
-    for offset, symbol in places.get(fault, []):
-        writer.relocation(code, offset, symbol)
-    if fault == "huge":
-        writer.section(".bss", type=NOBITS, size=1 << 60)
-    if fault == "aliases":
-        for number in range(50):
-            writer.symbol(f"alias{number}", code, 0, size)
-    if fault == "version":
-        writer.section("version", b"\1\2")
-    if fault == "types":
-        writer.section(".BTF", b"\x9f\xeb\1\0")
-    return writer.build()
-
-
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        ("half a load", "'main' of section 'xdp'"),
-        ("odd size", "20 bytes, no multiple of 8"),
-        ("odd end", "'main' is at 0x0 to 0xc"),
-        ("past the end", "'main' is at 0x0 to 0x1000"),
-        ("no symbols", "no symbol names a function"),
-        ("overlap", "overlaps the one at 0x8"),
-        ("two names", "two global functions are named 'main'"),
-        ("two sections", "two sections of code are named 'xdp'"),
-        ("not a load", "opcode 0xb7"),
-        ("second slot", "not at the start of an instruction"),
-        ("twice", "two relocations at 0x0"),
-        ("common", "-fno-common"),
-        ("weak", "'weak' is used, but nothing here defines it"),
-        ("outside", "at 0x1000, outside '.data'"),
-        ("huge", "bytes of zeros"),
-        ("aliases", "too many names"),
-        ("version", "2 bytes; a 32-bit number"),
-        ("types", "test: "),
-    ],
-)
-def test_malformed(fault: str, message: str) -> None:
-    with pytest.raises((ObjectError, BTFError), match=message):
-        read_object(hand_made(fault), name="test")
-
-
-def test_open(tmp_path: Path) -> None:
-    writer = ElfWriter()
-    code = writer.section("xdp", EXIT, flags=CODE)
-    writer.symbol("main", code, 0, 16)
-    path = tmp_path / "count.bpf.o"
-    path.write_bytes(writer.build())
-    spec = ebpf.open(path)
-    assert (spec.name, list(spec.programs)) == ("count", ["main"])
-    with pytest.raises(ObjectError, match="there is no file"):
-        open_object(tmp_path / "none.o")
-    with pytest.raises(ObjectError, match="Is a directory"):
-        open_object(tmp_path)
-    source = tmp_path / "count.bpf.c"
-    source.write_text("int main() {}")
-    with pytest.raises(ObjectError, match=r"ebpf.compile\(\)"):
-        open_object(source)
 
 
 def test_damaged_objects_cost_errors_only() -> None:

@@ -11,6 +11,7 @@ import click
 from ebpf.cli import human, output, terminal
 from ebpf.cli.command import json_option
 from ebpf.cli.sources import compiler_options, require_file, show_diagnostics
+from ebpf.errors import Error
 
 
 @click.command()
@@ -65,7 +66,10 @@ def compile_command(
             raise click.UsageError("-o - writes the object to stdout, which leaves no place for --json")
         sys.stdout.buffer.write(compiled.data)
     else:
-        Path(target).write_bytes(compiled.data)
+        try:
+            Path(target).write_bytes(compiled.data)
+        except OSError as error:
+            raise Error(f"cannot write {target}: {error.strerror}") from None
     if not as_json:
         show_diagnostics(compiled.diagnostics)
     _tell(source, target, compiled.data, compiled.diagnostics, as_json=as_json)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import traceback
 from typing import TYPE_CHECKING
@@ -18,6 +19,10 @@ from ebpf.errors import CompileError, Error, KernelError, VerifierError
 
 if TYPE_CHECKING:
     import click
+
+
+#: The place and "error:" in what a compiler says.
+_DIAGNOSTIC = re.compile(r"^(\S+:\d+:\d+: )(error:)", re.MULTILINE)
 
 
 def report(error: Error | OSError, *, as_json: bool) -> None:
@@ -89,6 +94,9 @@ def _tell(message: str, hint: str | None, facts: dict[str, object], *, as_json: 
         print(json.dumps({"error": message, "hint": hint, **facts}, ensure_ascii=False), file=sys.stderr)
         return
     paint = terminal.painter(sys.stderr)
+    message = _DIAGNOSTIC.sub(
+        lambda match: f"{paint(match[1], 'bold')}{paint(match[2], 'red bold')}", message
+    )
     lines = [f"{paint('error:', 'red bold')} {message}"]
     if hint:
         first, *more = hint.splitlines()

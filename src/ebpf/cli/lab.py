@@ -106,7 +106,12 @@ def status(as_json: bool) -> None:
     """
     from ebpf.lab.lab import Lab, names
 
-    labs = [Lab.open(name) for name in names()]
+    try:
+        labs = [Lab.open(name) for name in names()]
+    except PermissionError as error:
+        from ebpf.kernel.privileges import SYS_ADMIN, explain
+
+        raise explain("look into the labs", (SYS_ADMIN,), error.errno or 1) from None
     if not labs and not as_json:
         terminal.note("no lab is up; make one: ebpf lab up")
         return

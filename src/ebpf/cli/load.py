@@ -14,6 +14,7 @@ from ebpf.cli.sources import (
     apply_settings,
     apply_type,
     compiler_options,
+    loading,
     open_spec,
     setting_option,
     type_option,
@@ -54,7 +55,7 @@ def load(
     spec = open_spec(file, includes, defines)
     apply_settings(spec, settings)
     apply_type(spec, type_name)
-    with spec.load() as live:
+    with loading(), spec.load() as live:
         live.pin(pin_folder(path))
         programs, maps = list(live.programs.values()), list(live.maps.values())
         if as_json:

@@ -17,6 +17,7 @@ from ebpf.cli.sources import (
     apply_settings,
     apply_type,
     compiler_options,
+    loading,
     open_spec,
     setting_option,
     type_option,
@@ -98,7 +99,7 @@ def run(
             for other in spec.programs.values():
                 if other.autoload and other.name != name:
                     terminal.note(f"{other.name} ({other.type}): loaded, and not attached")
-        with spec.load(programs=_to_load(spec, name)) as live:
+        with loading(), spec.load(programs=_to_load(spec, name)) as live:
             for text in live.notes:
                 terminal.warn(text)
             with Stopping() as stopping, ExitStack() as stack:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ebpf.cli import terminal
-from ebpf.errors import Diagnostic, Error
+from ebpf.errors import Diagnostic, Error, PrivilegeError, ValueRangeError
 
 if TYPE_CHECKING:
     from ebpf.spec.model import Spec
@@ -64,7 +65,10 @@ def apply_settings(spec: Spec, settings: tuple[str, ...]) -> None:
         if not equals:
             raise click.UsageError(f"--set takes NAME=VALUE, not {setting!r}")
         place = spec.variables.places[name.strip()]
-        spec.variables[place.name] = text.parse_with(variable_codec(place.type, place.size), value)
+        try:
+            spec.variables[place.name] = text.parse_with(variable_codec(place.type, place.size), value)
+        except ValueRangeError as error:
+            raise ValueRangeError(f"--set {place.name}: {error.message}", hint=error.hint) from None
 
 
 def program_type(name: str) -> ProgramType:
@@ -132,6 +136,17 @@ def open_spec(file: str, includes: tuple[str, ...] = (), defines: tuple[str, ...
         spec = compile(file, include=includes, define=defines)
     show_diagnostics(spec.diagnostics)
     return spec
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """What is loaded in the block needs privileges: say what does not."""
+    try:
+        yield
+    except PrivilegeError as error:
+        rest = "`ebpf compile` and `ebpf disasm` need no privileges"
+        error.hint = f"{error.hint}\n{rest}" if error.hint else rest
+        raise
 
 
 def show_diagnostics(diagnostics: tuple[Diagnostic, ...]) -> None:

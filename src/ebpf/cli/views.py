@@ -172,10 +172,7 @@ class LiveView:
 
         shown = sample.rows[:limit]
         more = len(sample.rows) - len(shown)
-        count = f"more than {len(sample.rows)}" if sample.is_cut else str(len(sample.rows))
-        facts = f"  {sample.type}, {count} entries" if sample.name != VARIABLES else ""
-        if len(sample.rows) == 1 and sample.name != VARIABLES:
-            facts = f"  {sample.type}, 1 entry"
+        facts = f"  {sample.type}, {_count(sample)}" if sample.name != VARIABLES else ""
         if any(row.entry.per_cpu is not None and row.entry.value is not None for row in shown):
             facts += ", summed over the CPUs"
         title = Text.assemble((sample.name, "bold magenta"), (facts, "dim"))
@@ -197,7 +194,7 @@ class LiveView:
         for path in values:
             columns.append(Column(path, right=entries.is_number(shown[0].value.get(path))))
             if path in rated:
-                columns.append(Column("/s", "green", right=True))
+                columns.append(Column(f"{path}/s", "green", right=True))
         rows = []
         for row in shown:
             cells = [entries.text(row.key.get(path)) for path in keys]
@@ -210,6 +207,14 @@ class LiveView:
         if more > 0:
             parts.append(Text(f"… {more} more", "dim"))
         return parts
+
+
+def _count(sample: Sample) -> str:
+    if sample.size is not None:
+        return f"{len(sample.rows)} of {human.count(sample.size, 'entry', 'entries')} not 0"
+    if sample.is_cut:
+        return f"more than {len(sample.rows)} entries"
+    return human.count(len(sample.rows), "entry", "entries")
 
 
 def _table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> RenderableType:

@@ -39,6 +39,7 @@ class Sample(NamedTuple):
 
     name: str
     type: str
+    size: int | None  #: of an array, in which only what is not zero is a row
     rows: list[Row]
     is_cut: bool  #: whether the map has more entries than were read
     gone: list[Entry]  #: those that were in the last sample and are not now
@@ -66,13 +67,13 @@ class Watcher:
 
     def sample(self) -> list[Sample]:
         """Everything, now."""
-        samples = [self._sample(each.name, str(each.type), *_read(each)) for each in self._maps]
+        samples = [self._sample(each.name, each, *_read(each)) for each in self._maps]
         if self._variables:
             values = [Entry(name, self._live.variables[name]) for name in self._variables]
-            samples.append(self._sample(VARIABLES, "", values, False))
+            samples.append(self._sample(VARIABLES, None, values, False))
         return samples
 
-    def _sample(self, name: str, type: str, found: Iterable[Entry], is_cut: bool) -> Sample:
+    def _sample(self, name: str, source: Map | None, found: Iterable[Entry], is_cut: bool) -> Sample:
         now = time.monotonic()
         before, old = self._last.get(name, (now, None))
         rows: dict[str, Row] = {}
@@ -88,7 +89,8 @@ class Watcher:
             )
         gone = [] if is_cut or old is None else [row.entry for label, row in old.items() if label not in rows]
         self._last[name] = now, rows
-        return Sample(name, type, list(rows.values()), is_cut, gone)
+        size = source.max_entries if source is not None and source.type in _ARRAYS else None
+        return Sample(name, str(source.type) if source else "", size, list(rows.values()), is_cut, gone)
 
 
 def _is_data(live: Object, name: str) -> bool:

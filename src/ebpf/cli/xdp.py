@@ -151,7 +151,7 @@ def _opened(
 ) -> Iterator[tuple[int, str]]:
     """The descriptor and name of the program that was named."""
     from ebpf.cli import objects
-    from ebpf.cli.sources import open_spec
+    from ebpf.cli.sources import loading, open_spec
 
     if not _is_file(text):
         if wanted is not None or includes or defines:
@@ -166,7 +166,7 @@ def _opened(
         return
     spec = open_spec(text, includes, defines)
     name = pick_program(spec, wanted, text)
-    with spec.load() as live:
+    with loading(), spec.load() as live:
         yield live.programs[name].fileno(), name
 
 

@@ -48,8 +48,8 @@ def load(
     the object defines; they stay the caller's to close. Maps that are pinned by name live in `pin_path`,
     /sys/fs/bpf by default: one that is there is used if it is the same, and its content is left alone.
     `targets` gives the loaded program, and its function, that a program replaces (freplace) or traces. `btf`
-    is what CO-RE relocates against, the running kernel by default. With a `log_level` (1, 2, 4 as the kernel has them)
-    `Program.log` holds the verifier's log.
+    is what CO-RE relocates against, the running kernel by default. With a `log_level` (1, 2, 4 as the kernel
+    has them) `Program.log` holds the verifier's log.
 
     Raises VerifierError for a program that the verifier refuses; SpecError for what cannot be loaded as it
     stands, RelocationError for what this kernel lacks; KernelError, with PrivilegeError and UnsupportedError,

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from ebpf.errors import Error, KernelError, SpecError, UnknownNameError
+from ebpf.kernel.memlock import kernel_version
 from ebpf.loader.names import map_name
 from ebpf.maps.map import Map
 from ebpf.spec.model import MapSpec, Named, Pinning, Spec
@@ -166,7 +167,14 @@ class Maps:
 
 
 def _adjusted(spec: MapSpec) -> MapSpec:
-    """The definition with the numbers that depend on the machine, as libbpf has them."""
+    """The definition with what depends on the machine, as libbpf has it."""
+    if spec.is_data and spec.flags:
+        flags = spec.flags
+        if kernel_version() < (5, 5, 0):
+            flags &= ~MapFlags.MMAPABLE
+        if kernel_version() < (5, 2, 0):
+            flags &= ~MapFlags.RDONLY_PROG
+        return spec if flags == spec.flags else replace(spec, flags=flags)
     if spec.type in _RINGS and spec.max_entries:
         size = os.sysconf("SC_PAGE_SIZE")
         while size < spec.max_entries:

@@ -251,7 +251,7 @@ def _failure(
             log, truncated = attempt.log(1, _FIRST_LOG, _LONGEST_LOG)
         else:
             truncated = True
-    if short or log:
+    if verifier.has_reason(short or log):
         return verifier.refusal(
             log,
             instructions,

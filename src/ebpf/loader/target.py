@@ -50,6 +50,8 @@ def find_target(
     """The target of a program, by what its section names. RelocationError if the kernel has no such thing."""
     if given is not None:
         return _in_program(program, given)
+    if type is ProgramType.STRUCT_OPS:
+        raise SpecError(f"program {program.name!r}: this version cannot load struct_ops")
     if type not in _TYPES:
         return NONE
     if type is ProgramType.EXT:
@@ -86,7 +88,7 @@ def _nearest(types: KernelTypes, prefix: str, kind: type[Type], name: str) -> st
     from difflib import get_close_matches
 
     names = [t.name.removeprefix(prefix) for t in types.vmlinux.of_kind(kind) if t.name.startswith(prefix)]
-    return next(iter(get_close_matches(name, names, n=1)), None)
+    return next(iter(get_close_matches(name, names, n=1, cutoff=0.75)), None)
 
 
 def _in_program(program: ProgramSpec, given: TargetProgram) -> Target:

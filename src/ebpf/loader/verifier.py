@@ -50,6 +50,11 @@ def processed(log: str) -> int | None:
     return found
 
 
+def has_reason(log: str) -> bool:
+    """Whether the log says anything but states and statistics: the verifier, and nobody else, refused."""
+    return any(not _NOISE.match(line) for line in log.splitlines())
+
+
 def explain(
     log: str,
     instructions: Sequence[Instruction],

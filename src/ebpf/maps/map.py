@@ -14,7 +14,7 @@ from ebpf.kernel import bpf
 from ebpf.kernel.fd import FD
 from ebpf.maps import walk
 from ebpf.maps.failures import kernel_error
-from ebpf.maps.operations import Operation, operations, require
+from ebpf.maps.operations import DELETE, LOOKUP, PEEK, POP, PUSH, UPDATE, WALK, operations, require
 from ebpf.spec.model import MapSpec
 from ebpf.uapi import MapFlags, MapType, UpdateFlags
 
@@ -28,6 +28,10 @@ _ARRAYS = (MapType.ARRAY, MapType.PERCPU_ARRAY)
 _SPARSE = (MapType.PROG_ARRAY, MapType.ARRAY_OF_MAPS, MapType.DEVMAP, MapType.CPUMAP, MapType.SOCKMAP)
 _UNSUPPORTED = (errno.EINVAL, errno.EOPNOTSUPP, 524)
 _UNSET: Any = object()
+# Plain numbers, as they are used at every access.
+_ANY, _NOEXIST, _EXIST, _LOCK = (
+    int(flag) for flag in (UpdateFlags.ANY, UpdateFlags.NOEXIST, UpdateFlags.EXIST, UpdateFlags.LOCK)
+)
 
 
 class Map(MutableMapping[Any, Any]):
@@ -47,10 +51,13 @@ class Map(MutableMapping[Any, Any]):
         self._fd = fd
         self._spec = spec
         self._name = name if name is not None else spec.name
+        self._operations = operations(spec.type)
         self._id: int | None = None
         self._pin: str | None = None
         self._codecs: tuple[Codec, Codec] | None = None
         self._stride: int | None = None
+        self._is_percpu = spec.type.is_percpu
+        self._key_name, self._value_name = f"key of map {self._name!r}", f"value of map {self._name!r}"
 
     # --- where maps come from ---------------------------------------------------------------------------
 
@@ -146,6 +153,7 @@ class Map(MutableMapping[Any, Any]):
         """Take name and types from an object's definition, for a map that was found pinned."""
         self._spec.key, self._spec.value = spec.key, spec.value
         self._name = self._spec.name = spec.name
+        self._key_name, self._value_name = f"key of map {self._name!r}", f"value of map {self._name!r}"
         self._codecs = None
 
     # --- facts ------------------------------------------------------------------------------------------
@@ -214,12 +222,11 @@ class Map(MutableMapping[Any, Any]):
 
     def lookup(self, key: Any, *, lock: bool = False) -> Any:
         """The value under a key; KeyError if there is none. `lock` takes the value's bpf_spin_lock (5.1)."""
-        require(self.type, Operation.LOOKUP, self._name)
+        if not self._operations & LOOKUP:
+            require(self.type, LOOKUP, self._name)
         raw = self._encode_key(key)
         try:
-            found = bpf.map_lookup(
-                self.fileno(), raw, self._value_bytes(), flags=UpdateFlags.LOCK if lock else 0
-            )
+            found = bpf.map_lookup(self.fileno(), raw, self._value_bytes(), flags=_LOCK if lock else 0)
         except OSError as error:
             self._refuse(error, "read", key)
         return self._decode_value(found, 0)
@@ -233,16 +240,18 @@ class Map(MutableMapping[Any, Any]):
         `exist=True` only replaces (KeyError if the key is not there), `exist=False` only adds (KernelError
         EEXIST if it is there already). `lock` holds the value's bpf_spin_lock meanwhile (5.1).
         """
-        require(self.type, Operation.UPDATE, self._name)
+        if not self._operations & UPDATE:
+            require(self.type, UPDATE, self._name)
         raw_key, raw_value = self._encode_key(key), self._encode_value(value)
-        flags = {None: UpdateFlags.ANY, True: UpdateFlags.EXIST, False: UpdateFlags.NOEXIST}[exist]
+        flags = _ANY if exist is None else _EXIST if exist else _NOEXIST
         try:
-            bpf.map_update(self.fileno(), raw_key, raw_value, flags | (UpdateFlags.LOCK if lock else 0))
+            bpf.map_update(self.fileno(), raw_key, raw_value, flags | _LOCK if lock else flags)
         except OSError as error:
             self._refuse(error, "written", key)
 
     def __delitem__(self, key: Any) -> None:
-        require(self.type, Operation.DELETE, self._name)
+        if not self._operations & DELETE:
+            require(self.type, DELETE, self._name)
         raw = self._encode_key(key)
         try:
             bpf.map_delete(self.fileno(), raw)
@@ -250,7 +259,8 @@ class Map(MutableMapping[Any, Any]):
             self._refuse(error, "deleted", key)
 
     def __contains__(self, key: object) -> bool:
-        require(self.type, Operation.LOOKUP, self._name)
+        if not self._operations & LOOKUP:
+            require(self.type, LOOKUP, self._name)
         raw = self._encode_key(key)
         try:
             bpf.map_lookup(self.fileno(), raw, self._value_bytes())
@@ -261,7 +271,8 @@ class Map(MutableMapping[Any, Any]):
         return True
 
     def __iter__(self) -> Iterator[Any]:
-        require(self.type, Operation.WALK, self._name)
+        if not self._operations & WALK:
+            require(self.type, WALK, self._name)
         decode = self._key().decode
         for raw in self._raw_keys():
             yield decode(raw)
@@ -270,7 +281,8 @@ class Map(MutableMapping[Any, Any]):
         """The number of entries: counted, except for an array, which always has all of them."""
         if self.type in _ARRAYS:
             return self.max_entries
-        require(self.type, Operation.WALK, self._name)
+        if not self._operations & WALK:
+            require(self.type, WALK, self._name)
         return sum(1 for _ in self._raw_keys())
 
     def items(self) -> ItemsView:
@@ -283,11 +295,12 @@ class Map(MutableMapping[Any, Any]):
 
     def clear(self) -> None:
         """Delete every entry; Error for an array, whose entries cannot be deleted."""
-        if Operation.POP in operations(self.type):
+        if self._operations & POP:
             while self._take(b"", self.value_size) is not None:
                 pass
             return
-        require(self.type, Operation.DELETE, self._name)
+        if not self._operations & DELETE:
+            require(self.type, DELETE, self._name)
         for raw in list(self._raw_keys()):
             try:
                 bpf.map_delete(self.fileno(), raw)
@@ -302,13 +315,16 @@ class Map(MutableMapping[Any, Any]):
         and deleting are one step from 5.14 on; before, a change between the two is lost.
         """
         if key is _UNSET:
-            require(self.type, Operation.POP, self._name)
+            if not self._operations & POP:
+                require(self.type, POP, self._name)
             taken = self._take(b"", self.value_size)
             if taken is None:
                 raise IndexError(f"map {self._name!r} is empty")
             return self._value().decode(taken)
-        require(self.type, Operation.DELETE, self._name)
-        require(self.type, Operation.LOOKUP, self._name)
+        if not self._operations & DELETE:
+            require(self.type, DELETE, self._name)
+        if not self._operations & LOOKUP:
+            require(self.type, LOOKUP, self._name)
         raw = self._encode_key(key)
         try:
             found = bpf.map_lookup_and_delete(self.fileno(), raw, self._value_bytes())
@@ -325,16 +341,18 @@ class Map(MutableMapping[Any, Any]):
 
     def push(self, value: Any, *, evict: bool = False) -> None:
         """Add to a queue, stack (4.20) or bloom filter (5.16). `evict` drops the oldest of a full queue."""
-        require(self.type, Operation.PUSH, self._name)
+        if not self._operations & PUSH:
+            require(self.type, PUSH, self._name)
         raw = self._encode_one(value)
         try:
-            bpf.map_update(self.fileno(), b"", raw, UpdateFlags.EXIST if evict else UpdateFlags.ANY)
+            bpf.map_update(self.fileno(), b"", raw, _EXIST if evict else _ANY)
         except OSError as error:
             self._refuse(error, "written", None)
 
     def peek(self) -> Any:
         """The value that `pop()` would give, left in place; IndexError if there is none."""
-        require(self.type, Operation.PEEK, self._name)
+        if not self._operations & PEEK:
+            require(self.type, PEEK, self._name)
         try:
             found = bpf.map_lookup(self.fileno(), b"", self.value_size)
         except OSError as error:
@@ -472,7 +490,7 @@ class Map(MutableMapping[Any, Any]):
         """Bytes of one lookup."""
         if self._stride is None:
             size = self.value_size
-            if self.type.is_percpu:
+            if self._is_percpu:
                 from ebpf.kernel.features import possible_cpus
 
                 size = (size + 7) // 8 * 8 * possible_cpus()
@@ -481,7 +499,7 @@ class Map(MutableMapping[Any, Any]):
 
     def _decode_value(self, buffer: bytes | bytearray, offset: int) -> Any:
         decode = self._value().decode
-        if not self.type.is_percpu:
+        if not self._is_percpu:
             return decode(buffer, offset)
         from ebpf.maps.percpu import PerCpu
 
@@ -489,14 +507,14 @@ class Map(MutableMapping[Any, Any]):
         return PerCpu([decode(buffer, at) for at in range(offset, offset + self._value_bytes(), step)])
 
     def _encode_key(self, key: Any) -> bytes:
-        return self._key().encode(key, where=f"key of map {self._name!r}")
+        return self._key().encode(key, where=self._key_name)
 
     def _encode_one(self, value: Any) -> bytes:
-        return self._value().encode(value, where=f"value of map {self._name!r}")
+        return self._value().encode(value, where=self._value_name)
 
     def _encode_value(self, value: Any) -> bytes:
         encode = self._encode_one
-        if not self.type.is_percpu:
+        if not self._is_percpu:
             return encode(value)
         from ebpf.maps.percpu import per_cpu_values
 
@@ -521,8 +539,10 @@ class Map(MutableMapping[Any, Any]):
 
     def _entries(self) -> Iterator[tuple[bytes | bytearray, int, bytes | bytearray, int]]:
         """Per entry: key buffer and offset, value buffer and offset."""
-        require(self.type, Operation.WALK, self._name)
-        require(self.type, Operation.LOOKUP, self._name)
+        if not self._operations & WALK:
+            require(self.type, WALK, self._name)
+        if not self._operations & LOOKUP:
+            require(self.type, LOOKUP, self._name)
         key_size, stride = self.key_size, self._value_bytes()
         try:
             for keys, values, count in walk.chunks(self.fileno(), self._shape()):

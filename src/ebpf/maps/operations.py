@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from enum import Flag, auto
-
 from ebpf.errors import Error
 from ebpf.uapi import MapType
 
-
-class Operation(Flag):
-    """What can be done with a map from user space."""
-
-    LOOKUP = auto()
-    UPDATE = auto()
-    DELETE = auto()
-    WALK = auto()  #: go through the keys
-    PUSH = auto()
-    POP = auto()
-    PEEK = auto()
-
-
-_L, _U, _D, _W = Operation.LOOKUP, Operation.UPDATE, Operation.DELETE, Operation.WALK
+# Bits, and not a Flag: they are tested at every access to a map.
+LOOKUP, UPDATE, DELETE, WALK, PUSH, POP, PEEK = (1 << bit for bit in range(7))
+_L, _U, _D, _W = LOOKUP, UPDATE, DELETE, WALK
 _ALL = _L | _U | _D | _W
-_NONE = Operation(0)
+_NONE = 0
 
-_OPERATIONS: dict[MapType, Operation] = {
+_OPERATIONS: dict[MapType, int] = {
     MapType.ARRAY: _L | _U | _W,
     MapType.PERCPU_ARRAY: _L | _U | _W,
     MapType.PERF_EVENT_ARRAY: _U | _D | _W,
@@ -33,9 +20,9 @@ _OPERATIONS: dict[MapType, Operation] = {
     MapType.XSKMAP: _U | _D | _W,
     MapType.CGROUP_STORAGE: _L | _U | _W,
     MapType.PERCPU_CGROUP_STORAGE: _L | _U | _W,
-    MapType.QUEUE: Operation.PUSH | Operation.POP | Operation.PEEK,
-    MapType.STACK: Operation.PUSH | Operation.POP | Operation.PEEK,
-    MapType.BLOOM_FILTER: Operation.PUSH,
+    MapType.QUEUE: PUSH | POP | PEEK,
+    MapType.STACK: PUSH | POP | PEEK,
+    MapType.BLOOM_FILTER: PUSH,
     MapType.SK_STORAGE: _L | _U | _D,
     MapType.INODE_STORAGE: _L | _U | _D,
     MapType.TASK_STORAGE: _L | _U | _D,
@@ -48,13 +35,13 @@ _OPERATIONS: dict[MapType, Operation] = {
 }
 
 _SPELLED = {
-    Operation.LOOKUP: "map[key]",
-    Operation.UPDATE: "map[key] = value",
-    Operation.DELETE: "del map[key]",
-    Operation.WALK: "iteration",
-    Operation.PUSH: "push(value)",
-    Operation.POP: "pop()",
-    Operation.PEEK: "peek()",
+    LOOKUP: "map[key]",
+    UPDATE: "map[key] = value",
+    DELETE: "del map[key]",
+    WALK: "iteration",
+    PUSH: "push(value)",
+    POP: "pop()",
+    PEEK: "peek()",
 }
 
 _INSTEAD = {
@@ -67,17 +54,17 @@ _INSTEAD = {
 }
 
 
-def operations(type: MapType) -> Operation:
-    """The operations of a map type; hash-like types have all but the queue's."""
+def operations(type: MapType) -> int:
+    """The operations of a map type, as bits; hash-like types have all but the queue's."""
     return _OPERATIONS.get(type, _ALL)
 
 
-def require(type: MapType, operation: Operation, name: str) -> None:
+def require(type: MapType, operation: int, name: str) -> None:
     """Refuse an operation that the type does not have, naming those that it has."""
     have = operations(type)
-    if operation in have:
+    if operation & have:
         return
-    listed = ", ".join(text for each, text in _SPELLED.items() if each in have) or "none"
+    listed = ", ".join(text for each, text in _SPELLED.items() if each & have) or "none"
     raise Error(
         f"map {name!r} is of type {type.label}, which has no {_SPELLED[operation]}; it has: {listed}",
         hint=_INSTEAD.get(type),

@@ -140,7 +140,7 @@ class Program:
         """Run it once, or `repeat` times, in the kernel on test data (BPF_PROG_TEST_RUN, 4.12).
 
         `data` is a packet from its Ethernet header on, at least 14 bytes, for the types that see packets;
-        `ctx` the context as bytes, such as struct xdp_md (5.15) or the argument of a SYSCALL program. The maps
+        `ctx` the context as bytes, such as struct xdp_md (5.15) or the argument of a SYSCALL program. Maps
         are the real ones.
         """
         from ebpf.programs.run import run

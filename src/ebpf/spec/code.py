@@ -69,7 +69,6 @@ Resolve = Callable[[Instruction, Relocation | None, Place], Instruction]
 def find_functions(source: ObjectSource) -> list[Function]:
     """The functions of all code sections, in the order of the file."""
     functions: list[Function] = []
-    names: set[str] = set()
     sections: set[str] = set()
     for section in source.elf.sections:
         if not section.is_code:
@@ -80,17 +79,27 @@ def find_functions(source: ObjectSource) -> list[Function]:
         if section.size % SLOT:
             raise source.error(f"section {section.name!r} holds {section.size} bytes, no multiple of {SLOT}")
         functions += _functions_of(source, section)
-    # Globals keep their names; static functions of several linked files may share one.
-    for function in sorted(functions, key=lambda function: not function.symbol.is_global):
-        if function.name in names:
-            if function.symbol.is_global:
-                raise source.error(f"two global functions are named {function.name!r}")
-            number = 2
-            while f"{function.name}.{number}" in names:
-                number += 1
-            function.name = f"{function.name}.{number}"
-        names.add(function.name)
+    _make_unique(source, functions)
     return functions
+
+
+def _make_unique(source: ObjectSource, functions: list[Function]) -> None:
+    """Globals keep their names; static functions of several linked files may share one, and get a number."""
+    names: set[str] = set()
+    for function in functions:
+        if function.symbol.is_global:
+            if function.name in names:
+                raise source.error(f"two global functions are named {function.name!r}")
+            names.add(function.name)
+    counts: dict[str, int] = {}
+    for function in functions:
+        if function.symbol.is_global:
+            continue
+        name = function.name
+        while function.name in names:
+            counts[name] = counts.get(name, 1) + 1
+            function.name = f"{name}.{counts[name]}"
+        names.add(function.name)
 
 
 def _functions_of(source: ObjectSource, section: Section) -> list[Function]:

@@ -21,6 +21,9 @@ from ebpf.spec.sections import match
 from ebpf.spec.source import ObjectSource
 from ebpf.spec.variables import read_data, read_variables
 
+#: Bytes; the largest objects, with all debug information, have a few million.
+_MAX_FILE = 1 << 28
+
 
 def open(path: str | os.PathLike[str]) -> Spec:
     """Read the object file that `clang -target bpf -c` wrote. Needs no privileges and touches no kernel.
@@ -31,11 +34,13 @@ def open(path: str | os.PathLike[str]) -> Spec:
     path = os.fspath(path)
     try:
         with builtins.open(path, "rb") as file:
-            data = file.read()
+            data = file.read(_MAX_FILE + 1)
     except FileNotFoundError:
         raise ObjectError(f"there is no file {path!r}") from None
     except OSError as error:
         raise ObjectError(f"{path!r} cannot be read: {error.strerror}") from error
+    if len(data) > _MAX_FILE:
+        raise ObjectError(f"{path!r} is larger than {_MAX_FILE} bytes: no BPF object")
     name = path.rpartition(os.sep)[2]
     try:
         return read_object(data, name=name.partition(".")[0] or name)

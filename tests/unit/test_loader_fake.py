@@ -26,7 +26,7 @@ from ebpf.loader.btf import KernelBTF
 from ebpf.loader.load import load
 from ebpf.loader.names import kernel_name, map_name
 from ebpf.spec.model import ExternSpec, FunctionSpec, MapSpec, ProgramSpec, Spec, VariableSpec
-from ebpf.uapi import AttachType, Command, MapType, ProgramType
+from ebpf.uapi import AttachType, Command, MapFlags, MapType, ProgramType
 
 # Offsets of fields of union bpf_attr in BPF_PROG_LOAD (linux/bpf.h).
 LOG_LEVEL, LOG_SIZE, LOG_BUF, ATTACH_TYPE = 24, 28, 32, 68
@@ -47,7 +47,8 @@ class FakeKernel:
             refusal = refusal(attr)
         if isinstance(refusal, int):
             raise OSError(refusal, os.strerror(refusal))
-        return os.open(os.devnull, os.O_RDONLY)
+        made = known in (Command.MAP_CREATE, Command.BTF_LOAD, Command.PROG_LOAD)
+        return os.open(os.devnull, os.O_RDONLY) if made else 0
 
     def count(self, command: Command) -> int:
         return sum(known is command for known, _ in self.calls)
@@ -178,6 +179,15 @@ def test_attach_type_that_an_old_kernel_does_not_know(monkeypatch: pytest.Monkey
     with system.use(FakeKernel(PROG_LOAD=refuse)) as kernel:
         load(simple()).close()
         assert kernel.count(Command.PROG_LOAD) == 2
+
+
+def test_flags_that_an_old_kernel_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ebpf.loader.maps.kernel_version", lambda: (5, 4, 0))
+    spec = Spec("sample")
+    flags = MapFlags.MMAPABLE | MapFlags.RDONLY_PROG
+    spec.maps[".rodata"] = MapSpec(".rodata", MapType.ARRAY, 4, 8, 1, flags, data=bytearray(8))
+    with system.use(FakeKernel()) as kernel, load(spec):
+        assert field(kernel.calls[0][1], 16) == MapFlags.RDONLY_PROG
 
 
 def test_program_type_that_the_kernel_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
