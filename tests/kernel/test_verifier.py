@@ -78,7 +78,7 @@ SEC("xdp") int prog(struct xdp_md *ctx)
     return inner(ctx->ingress_ifindex) + big[ctx->ingress_ifindex & 255];
 }""",
         "combined stack size of 2 calls is",
-        "prog 304, inner 304",
+        "(bytes used: prog 3",
         line=False,
     ),
     "endless loop": Case(

@@ -106,7 +106,7 @@ class _Writer:
 
     def write_all(self) -> None:
         for type in all_of(self._btf, t.Struct, t.Union, t.Enum, t.Typedef, t.Forward):
-            if type.name:
+            if type.name and not (isinstance(type, t.Forward) and self._names.is_defined(type)):
                 self.require(type.id, complete=True)
         for enum in all_of(self._btf, t.Enum):
             if enum.id not in self._spelled and enum.members:
@@ -177,6 +177,7 @@ class _Writer:
             return
         self._require_members(type, type.id)
         self._done.add(type.id)
+        self._declared.add(self._names.of(type))
         self.blocks.append(f"{self._composite(type)};\n")
 
     def _define_typedef(self, type: t.Typedef) -> None:

@@ -75,6 +75,8 @@ def _place(type: t.Composite, member: t.Member) -> _Place:
     field = bit_field(member)
     align = align_in_c(member.type) * 8
     if field is not None:
+        if not isinstance(resolve(member.type), t.Int | t.Enum):
+            raise BTFError(f"BTF type {type.id} ({type}): bit-field {member.name} is no integer")
         return _Place(field[0], field[1], size_of(member.type) * 8, align)
     return _Place(member.bit_offset, size_of(member.type) * 8, 0, align)
 

@@ -66,9 +66,9 @@ class Names:
         """The name of a struct, union, enum or typedef; "" if anonymous."""
         return self._by_id.get(type.id, "")
 
-    def is_defined(self, name: str) -> bool:
-        """Whether a forward declaration of this name has its definition elsewhere in the BTF."""
-        return name in self._kinds
+    def is_defined(self, type: t.Forward) -> bool:
+        """Whether what is declared has its definition elsewhere in the BTF."""
+        return self.of(type) in self._kinds
 
     def enumerator(self, name: str) -> str:
         """A name for an enumerator about to be written."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ebpf.cli import entries
 from ebpf.cli.entries import Entry
 from ebpf.maps.codecs import FD_VALUES
-from ebpf.maps.operations import Operation, operations
+from ebpf.maps.operations import LOOKUP, WALK, operations
 from ebpf.uapi import MapType
 
 if TYPE_CHECKING:
@@ -98,7 +98,9 @@ def _is_data(live: Object, name: str) -> bool:
 
 
 def _is_watched(each: Map) -> bool:
-    return each.type not in _TABLES and (Operation.WALK | Operation.LOOKUP) in operations(each.type)
+    return (
+        each.type not in _TABLES and operations(each.type) & WALK != 0 and operations(each.type) & LOOKUP != 0
+    )
 
 
 def _read(each: Map) -> tuple[list[Entry], bool]:

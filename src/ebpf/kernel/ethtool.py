@@ -26,10 +26,12 @@ def set_value(interface: str, command: int, value: int) -> None:
 
 
 def behave_like_wire(interface: str) -> None:
-    """Make a veth end carry what a cable would: real checksums, no packet larger than the MTU.
+    """Make a veth end that is up carry what a cable would: real checksums, no packet larger than the MTU.
 
-    GRO is turned on because a veth end receives through NAPI only then, which its peer's XDP_TX and
-    redirects need (drivers/net/veth.c, veth_xdp_xmit).
+    GRO is turned on because a veth end without an XDP program receives through NAPI only then, which frames
+    redirected to its peer need. It is NAPI of the moment: turning it on before the interface is up does
+    nothing (drivers/net/veth.c: veth_open, veth_set_features). XDP_TX of the peer needs more, a program on
+    this end.
     """
     set_value(interface, SET_TX_CHECKSUM, 0)
     set_value(interface, SET_TCP_SEGMENTATION, 0)

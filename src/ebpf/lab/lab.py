@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -92,6 +93,7 @@ class Lab:
             for number, (left, right) in enumerate(itertools.pairwise(hosts), 1):
                 _join(number, left, right)
             _route(hosts)
+            _settle(hosts)
         except BaseException:
             self.down()
             raise
@@ -172,12 +174,28 @@ def _join(number: int, left: Host, right: Host) -> None:
             netlink.set_mac(plan.name, plan.mac)
             # No duplicate address detection: the addresses would be unusable for a second.
             Path(f"/proc/sys/net/ipv6/conf/{plan.name}/accept_dad").write_text("0")
-            ethtool.behave_like_wire(plan.name)
             netlink.add_address(plan.name, plan.address, 24)
             netlink.add_address(plan.name, plan.address6, 64)
             netlink.set_up(plan.name)
+            ethtool.behave_like_wire(plan.name)
             index = netlink.index_of(plan.name)
         host.interfaces.append(replace(plan, index=index))
+
+
+def _settle(hosts: list[Host]) -> None:
+    """Wait until packets are not dropped any more.
+
+    A link that came up drops what is sent until the kernel has dealt with the event (net/core/link_watch.c),
+    which asking for this one link makes it do at once.
+    """
+    deadline = time.monotonic() + 5
+    for host in hosts:
+        with host.entered():
+            for interface in host.interfaces:
+                while netlink.link(interface.name).state != "up":
+                    if time.monotonic() > deadline:
+                        raise Error(f"{interface.name} of {host.name} did not come up within 5 seconds")
+                    time.sleep(0.01)
 
 
 def _route(hosts: list[Host]) -> None:
