@@ -13,9 +13,9 @@ from ebpf.lab import Lab
 SOURCE = Path(__file__).with_suffix(".bpf.c")
 
 
-def watch(obj: ebpf.Object, template: ebpf.MapSpec, port: int) -> None:
+def watch(obj: ebpf.Object, port: int) -> None:
     """Put an empty table in for a port, in the place of the one that may be there."""
-    with ebpf.Map.create(template) as table:
+    with obj.maps["watched"].create_inner() as table:
         obj.maps["watched"][port] = table  # one step: the next packet is counted in the new table
 
 
@@ -25,21 +25,21 @@ def show(port: int, table: ebpf.Map) -> None:
         print(f"port {port}: {count} packets from {address}", flush=True)
 
 
-def on_interface(obj: ebpf.Object, template: ebpf.MapSpec, interface: str, ports: list[int]) -> None:
+def on_interface(obj: ebpf.Object, interface: str, ports: list[int]) -> None:
     for port in ports:
-        watch(obj, template, port)
+        watch(obj, port)
     with obj.programs["hash_of_maps"].attach(interface), suppress(KeyboardInterrupt):
         while True:
             time.sleep(1)
             for port in ports:
                 with obj.maps["watched"][port] as table:
-                    watch(obj, template, port)
+                    watch(obj, port)
                     show(port, table)  # the last second, and nothing adds to it any more
 
 
-def in_lab(obj: ebpf.Object, template: ebpf.MapSpec, ports: list[int]) -> None:
+def in_lab(obj: ebpf.Object, ports: list[int]) -> None:
     for port in ports:
-        watch(obj, template, port)
+        watch(obj, port)
     with Lab("client", "server") as lab:
         client, server = lab
         with server.entered(), obj.programs["hash_of_maps"].attach("eth0"):
@@ -56,13 +56,11 @@ def main() -> None:
     parser.add_argument("--iface", help="count there until Ctrl-C; without it: in a lab, with traffic")
     parser.add_argument("--ports", type=int, nargs="+", default=[53, 123], help="of UDP (default: 53 123)")
     args = parser.parse_args()
-    spec = ebpf.compile(SOURCE)
-    template = spec.maps["watched"].inner
-    with spec.load() as obj:
+    with ebpf.compile(SOURCE).load() as obj:
         if args.iface:
-            on_interface(obj, template, args.iface, args.ports)
+            on_interface(obj, args.iface, args.ports)
         else:
-            in_lab(obj, template, args.ports)
+            in_lab(obj, args.ports)
 
 
 if __name__ == "__main__":

@@ -76,8 +76,9 @@ class State:
         }
 
     def left_over_since(self, before: State) -> list[str]:
-        """What is here now and was not before; objects that other processes hold are theirs."""
+        """What is here now and was not before; what other processes hold is theirs."""
         from ebpf.kernel import owners
+        from ebpf.lab import state
 
         theirs = {
             f"{kind.name.lower()} {number}"
@@ -85,6 +86,10 @@ class State:
             if all(holder.pid != os.getpid() for holder in holders)
         }
         self.objects -= theirs
+        labs = tuple(name for name in state.names() if state.owner(name) not in (None, os.getpid()))
+        if labs:  # of another test run on this machine
+            self.namespaces = {item for item in self.namespaces if not item.split()[1].startswith(labs)}
+            self.mounts = {item for item in self.mounts if not any(f"/{lab}/" in item for lab in labs)}
         descriptors = [
             f"{name} ({target})"
             for name, target in self.descriptors.items()
@@ -94,6 +99,19 @@ class State:
         return descriptors + [
             item for kind in sets for item in sorted(getattr(self, kind) - getattr(before, kind))
         ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def bpffs_as_on_a_distribution() -> Iterator[None]:
+    """/sys/fs/bpf is a bpffs on every distribution; where it is none yet, it is one for the run."""
+    from ebpf.kernel import mounts
+
+    if kernel_obstacle() is not None or mounts.filesystem_of(mounts.BPFFS) == "bpf":
+        yield
+        return
+    mounts.bpffs()
+    yield
+    mounts.unmount(mounts.BPFFS)
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Watch an XDP program count real packets and drop a port, in a lab of two network namespaces: `make demo`."""
+"""Watch an XDP program count real packets and drop a port, in a lab of two namespaces: `make demo`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def main() -> None:
         with spec.load(log_level=4) as obj, lab["server"].entered():
             console.print(f"[bold]3. Load and attach[/] to {lab['server'].interface.name} of the server")
             with obj.programs["firewall"].attach(lab["server"].interface.name) as link:
-                console.print(f"   attached in {link.mode} mode; UDP and TCP to port {BLOCKED_PORT} are dropped")
+                console.print(
+                    f"   attached in {link.mode} mode; UDP and TCP to port {BLOCKED_PORT} are dropped"
+                )
                 console.print("[bold]4. Traffic[/]")
                 answers = watch(obj.maps["counters"], lab, seconds)
                 facts(obj.programs["firewall"], link, answers)

@@ -10,7 +10,6 @@ import errno as _errno
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-
 #: What Python names otherwise, or not: ENOTSUPP is the kernel's own and no errno of the C library.
 _ERRNO_NAMES = {_errno.EOPNOTSUPP: "EOPNOTSUPP", 524: "ENOTSUPP"}
 

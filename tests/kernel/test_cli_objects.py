@@ -2,17 +2,116 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from cli_command import EBPF, Cli, write_sources
 
 from ebpf.lab import Lab
 
 pytestmark = pytest.mark.kernel
+
+EBPF = [sys.executable, "-m", "ebpf"]
+
+COUNTER = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+struct flow { __u32 saddr; __u16 dport; };
+struct stat { __u64 packets; __u64 bytes; };
+struct prefix { __u32 length; __u8 address[4]; };
+enum level { LOW, HIGH };
+
+struct { __uint(type, BPF_MAP_TYPE_HASH); __type(key, struct flow); __type(value, struct stat);
+         __uint(max_entries, 16); } flows SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __type(key, __u32); __type(value, __u64);
+         __uint(max_entries, 4); } counts SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_LPM_TRIE); __type(key, struct prefix); __type(value, enum level);
+         __uint(max_entries, 16); __uint(map_flags, BPF_F_NO_PREALLOC); } routes SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_PROG_ARRAY); __type(key, __u32); __type(value, __u32);
+         __uint(max_entries, 2); } tails SEC(".maps");
+
+const volatile __u32 step = 1;
+__u64 seen;
+
+SEC("xdp")
+int cli_counter(struct xdp_md *ctx)
+{
+    __u32 key = XDP_PASS;
+    __u64 none = 0;
+    __u64 *count = bpf_map_lookup_elem(&counts, &key);
+
+    if (count)
+        *count += step;
+    seen += 1;
+    bpf_map_lookup_elem(&flows, &none);
+    bpf_map_lookup_elem(&routes, &none);
+    bpf_tail_call(ctx, &tails, 1);
+    bpf_printk("cli %d", ctx->data_end - ctx->data);
+    return XDP_PASS;
+}
+
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+
+class Outcome:
+    """What a command gave."""
+
+    def __init__(self, process: subprocess.CompletedProcess[str]) -> None:
+        self.code, self.out, self.err = process.returncode, process.stdout, process.stderr
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    def __repr__(self) -> str:
+        return f"exit {self.code}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
+
+
+class Cli:
+    """The command in the network namespace of the lab's server, with the lab's own bpffs."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self.lab, self.folder = lab, folder
+        self.environment = {
+            **os.environ,
+            "EBPF_BPFFS": str(lab.bpffs),
+            "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")),
+            "PYTHONWARNINGS": "error::ResourceWarning",
+        }
+
+    def __call__(
+        self, *arguments: str | Path, code: int = 0, host: str = "server", before: Sequence[str] = ()
+    ) -> Outcome:
+        with self.lab[host].entered():
+            outcome = Outcome(
+                subprocess.run(
+                    [*before, *EBPF, *map(str, arguments)],
+                    capture_output=True,
+                    text=True,
+                    timeout=60,
+                    env=self.environment,
+                    cwd=self.folder,
+                )
+            )
+        assert outcome.code == code, outcome
+        assert "Traceback" not in outcome.err
+        assert "\x1b" not in outcome.out + outcome.err, "colour in a pipe"
+        return outcome
+
+    def attached(self) -> list[dict[str, Any]]:
+        """What is on the server's interfaces."""
+        found = self("xdp", "status", "--json").json
+        return [each for each in found if each["namespace"]["is_current"]]
+
+    def ping(self, count: int = 3) -> None:
+        assert self.lab["client"].ping(self.lab["server"].address, count=count).received == count
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +122,9 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_sources(tmp_path_factory.mktemp("cli"))
+    path = tmp_path_factory.mktemp("cli")
+    (path / "counter.bpf.c").write_text(COUNTER)
+    return path
 
 
 @pytest.fixture
@@ -114,11 +215,11 @@ def test_what_ip_attached_is_detached(cli: Cli, compiled: Path, loaded: Path) ->
 
 def test_a_pin_whose_interface_is_gone_makes_room(cli: Cli, compiled: Path) -> None:
     host = cli.lab["server"]
-    host.run(["ip", "link", "add", "tmp0", "type", "dummy"], check=True)
+    host.run(["ip", "link", "add", "tmp0", "type", "veth"], check=True)
     (made,) = cli("xdp", "attach", compiled, "-i", "tmp0", "--json").json
     host.run(["ip", "link", "del", "tmp0"], check=True)
     assert Path(made["pinned"]).exists()
-    host.run(["ip", "link", "add", "tmp0", "type", "dummy"], check=True)
+    host.run(["ip", "link", "add", "tmp0", "type", "veth"], check=True)
     try:
         cli("xdp", "attach", compiled, "-i", "tmp0")
         cli("xdp", "detach", "tmp0")
@@ -128,19 +229,11 @@ def test_a_pin_whose_interface_is_gone_makes_room(cli: Cli, compiled: Path) -> N
 
 
 def test_a_fallback_to_generic_is_a_warning(cli: Cli, compiled: Path) -> None:
-    host = cli.lab["server"]
-    host.run(["ip", "link", "add", "tmp0", "type", "dummy"], check=True)
-    try:
-        outcome = cli("xdp", "attach", compiled, "-i", "tmp0")
-        assert "warning: tmp0: generic mode, which is slower" in outcome.err
-        assert (
-            "native"
-            in cli("xdp", "attach", compiled, "-i", "tmp0", "--replace", "--mode", "native", code=1).err
-        )
-    finally:
-        host.run(["ip", "link", "del", "tmp0"], check=True)
-        for pin in (cli.lab.bpffs / "ebpf/xdp").iterdir():
-            pin.unlink()
+    outcome = cli("xdp", "attach", compiled, "-i", "lo")
+    assert "warning: lo: generic mode, which is slower" in outcome.err
+    outcome = cli("xdp", "attach", compiled, "-i", "lo", "--replace", "--mode", "native", code=1)
+    assert "native" in outcome.err
+    cli("xdp", "detach", "lo")
 
 
 def test_usage_of_xdp_detach(cli: Cli) -> None:

@@ -15,12 +15,12 @@ from ebpf.errors import Error
 
 
 @click.command()
-@click.argument("source", type=click.Path(dir_okay=False))
+@click.argument("source", type=click.Path(dir_okay=False, readable=False))
 @click.option(
     "-o",
     "--output",
     "target",
-    type=click.Path(dir_okay=False, allow_dash=True),
+    type=click.Path(dir_okay=False, readable=False, allow_dash=True),
     help="The object file; - is stdout.  [default: SOURCE with .o, in the current directory]",
 )
 @click.option(

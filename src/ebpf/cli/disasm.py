@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument("file", type=click.Path(dir_okay=False, readable=False))
 @click.option("--program", "wanted", metavar="NAME", help="Only this program, with the functions it calls.")
 @click.option("--raw", "--opcodes", is_flag=True, help="Show the bytes of each instruction.")
 @click.option("--no-source", is_flag=True, help="Leave out the lines of source.")

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("file", type=click.Path(dir_okay=False))
-@click.argument("path", type=click.Path(file_okay=False))
+@click.argument("file", type=click.Path(dir_okay=False, readable=False))
+@click.argument("path", type=click.Path(file_okay=False, readable=False))
 @setting_option
 @type_option
 @compiler_options
@@ -91,7 +91,7 @@ def _facts(each: Program | Map) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("path", type=click.Path())
+@click.argument("path", type=click.Path(readable=False))
 @json_option
 def unload(path: str, as_json: bool) -> None:
     """Remove the pin PATH, or all pins in the folder PATH.

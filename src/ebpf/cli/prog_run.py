@@ -24,7 +24,9 @@ _PACKETS = ("udp", "tcp", "icmp", "udp6", "tcp6", "icmp6")
 @click.option("--packet", type=click.Choice(_PACKETS), help="A packet of this kind, between two hosts.")
 @click.option("--port", type=click.IntRange(0, 65535), default=9, help="Its destination port.  [default: 9]")
 @click.option("--data", metavar="HEX", help="The packet in hexadecimal, from its Ethernet header on.")
-@click.option("--data-file", type=click.Path(dir_okay=False), help="A file that holds the packet.")
+@click.option(
+    "--data-file", type=click.Path(dir_okay=False, readable=False), help="A file that holds the packet."
+)
 @click.option("--repeat", type=click.IntRange(1), default=1, help="How often.  [default: 1]")
 @json_option
 def run_program(

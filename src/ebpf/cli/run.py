@@ -43,7 +43,7 @@ class _Limits(NamedTuple):
 
 
 @click.command()
-@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument("file", type=click.Path(dir_okay=False, readable=False))
 @attach_options
 @click.option("--program", "wanted", metavar="NAME", help="The program to attach, if FILE has several.")
 @type_option

@@ -35,7 +35,7 @@ def compiler_options(function: F) -> F:
         "includes",
         multiple=True,
         metavar="DIR",
-        type=click.Path(file_okay=False),
+        type=click.Path(file_okay=False, readable=False),
         help="Search headers there first. Repeatable.",
     )(function)
 

@@ -241,9 +241,18 @@ def _namespace_inode() -> int:
 
 def _pin(link: XdpLink | NetlinkXdp, bpffs: Path, namespace: int) -> None:
     """Pin a link where `detach` finds it; a link there that holds nothing any more makes room."""
-    folder = bpffs / PINS
-    _sweep(folder)
-    link.pin(folder / f"{link.interface}-{namespace}")
+    from ebpf.kernel import mounts
+    from ebpf.kernel.bpf import Kind
+    from ebpf.kernel.owners import identify
+
+    _sweep(bpffs / PINS)
+    place = mounts.pin_path(bpffs / PINS / f"{link.interface}-{namespace}")
+    if place.exists():
+        if identify(place) == (Kind.LINK, link.id):  # the program in a link of ours was replaced
+            link.pinned = place
+            return
+        place = place.with_name(f"{place.name}-link{link.id}")  # of an interface that had this name before
+    link.pin(place)
 
 
 def _sweep(folder: Path) -> list[Path]:

@@ -28,12 +28,11 @@ _ARGUMENTS = "BPF functions take at most five arguments: pass a pointer to a str
 _HOMES = (
     (r"bpf_(hton|ntoh)[sl]|bpf_cpu_to_be64|bpf_be64_to_cpu", "bpf/bpf_endian.h"),
     (r"(BPF_CORE_|BPF_PROBE_|bpf_core_)\w+", "bpf/bpf_core_read.h"),
-    (r"(PT_REGS_|BPF_K|BPF_U|BPF_PROG)\w+", "bpf/bpf_tracing.h"),
-    (
-        r"SEC|bpf_printk|bpf_for|bpf_repeat|__uint|__type|__ulong|BPF_S\w+|bpf_tail_call_static",
-        "bpf/bpf_helpers.h",
-    ),
-    (r"XDP_\w+|BPF_\w+|TC_ACT_\w+|__sk_buff|xdp_md", "linux/bpf.h"),
+    (r"PT_REGS_\w+|BPF_[KU](RET)?PROBE|BPF_KSYSCALL|BPF_KPROBE_SYSCALL|BPF_PROG2?", "bpf/bpf_tracing.h"),
+    (r"SEC|bpf_printk|bpf_for|bpf_for_each|bpf_repeat|__uint|__type|__ulong", "bpf/bpf_helpers.h"),
+    (r"BPF_SNPRINTF|BPF_SEQ_PRINTF|bpf_tail_call_static", "bpf/bpf_helpers.h"),
+    (r"TC_ACT_\w+", "linux/pkt_cls.h"),
+    (r"XDP_\w+|BPF_\w+|__sk_buff|xdp_md", "linux/bpf.h"),
 )
 _MACRO = (
     "vmlinux.h holds types but no macros: write `#define {0} …` in your program, "

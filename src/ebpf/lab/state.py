@@ -34,6 +34,12 @@ def hosts(name: str) -> list[str] | None:
     return None if record is None else [str(host) for host in record["hosts"]]  # type: ignore[attr-defined]
 
 
+def owner(name: str) -> int | None:
+    """The process whose end is the lab's end; None if there is none, or no such lab."""
+    record = _read(name)
+    return None if record is None or not isinstance(record["owner"], int) else record["owner"]
+
+
 def remove(name: str) -> None:
     """Forget a lab."""
     shutil.rmtree(folder(name), ignore_errors=True)

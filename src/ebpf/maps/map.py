@@ -361,6 +361,19 @@ class Map(MutableMapping[Any, Any]):
             self._refuse(error, "read", None)
         return self._value().decode(found)
 
+    def create_inner(self) -> Map:
+        """A new, empty map of the kind that this map-in-map holds, for `outer[key] = inner`; close it when done.
+
+        Error for a map that holds no maps, or one that was opened by id or pin, which does not tell its kind.
+        """
+        template = self._spec.inner
+        if template is None:
+            raise Error(
+                f"map {self._name!r} has no template of the maps in it",
+                hint="maps in maps have one, as long as they come out of Spec.load; otherwise use Map.create",
+            )
+        return Map.create(template)
+
     def freeze(self) -> None:
         """Make it read-only for user space, for good (5.2); programs may still write it."""
         try:

@@ -5,7 +5,7 @@ Making or editing a Spec never touches the kernel; `Spec.load` is where it meets
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -15,10 +15,14 @@ from ebpf.isa.instruction import Instruction
 from ebpf.uapi import AttachType, MapType, ProgramType
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from ebpf.btf.btf import BTF
     from ebpf.btf.types import Type
     from ebpf.errors import Diagnostic
     from ebpf.loader.object import Object
+    from ebpf.maps.map import Map
+    from ebpf.programs.program import Program
 
 T = TypeVar("T")
 
@@ -239,8 +243,30 @@ class Spec:
             diagnostics=self.diagnostics,
         )
 
-    def load(self, **options: Any) -> Object:
-        """Load it into the running kernel; see `ebpf.loader.load` for the options and errors."""
+    def load(
+        self,
+        *,
+        programs: Iterable[str] | None = None,
+        types: Mapping[str, ProgramType | str] | None = None,
+        maps: Mapping[str, Map] | None = None,
+        pin_path: str | PathLike[str] | None = None,
+        targets: Mapping[str, Program | tuple[Program, str]] | None = None,
+        btf: BTF | str | PathLike[str] | None = None,
+        log_level: int = 0,
+    ) -> Object:
+        """Load it into the running kernel: all of it, or nothing of it stays behind.
+
+        The options and the errors are those of `ebpf.loader.load.load`.
+        """
         from ebpf.loader.load import load
 
-        return load(self, **options)
+        return load(
+            self,
+            programs=programs,
+            types=types,
+            maps=maps,
+            pin_path=pin_path,
+            targets=targets,
+            btf=btf,
+            log_level=log_level,
+        )

@@ -242,10 +242,16 @@ extern void *bpf_rdonly_cast(const void *obj, unsigned int btf_id) __ksym __weak
 		const void *___p __attribute__((unused)); \
 		___bpf_apply(___bpf_walk, ___bpf_narg(accessors))(end, hop, dst, ___s, accessors); \
 	})
+/* New compilers refuse to leave a const variable without a value; old ones cannot take the const away. */
+#if __clang_major__ >= 19
+#define ___bpf_unqualified __typeof_unqual__
+#else
+#define ___bpf_unqualified typeof
+#endif
 /* The value itself; zero where a pointer leads nowhere. */
 #define ___bpf_walk_value(read, s, accessors...) \
 	({ \
-		typeof(___bpf_chain(s, accessors)) ___value; \
+		___bpf_unqualified(___bpf_chain(s, accessors)) ___value; \
 		___bpf_walk(read, read, &___value, s, accessors); \
 		___value; \
 	})
