@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from shutil import which
 
-import ebpf
 from bench.measure import Case, measure
+from ebpf.compiler.compile import compile_object
 from ebpf.lab import Lab
 
 RUNS = 31
@@ -33,7 +33,7 @@ def suite() -> Iterator[tuple[str, str, list[Case]]]:
         return
     with tempfile.TemporaryDirectory() as folder, Lab() as lab, lab["server"].entered():
         object_file = Path(folder) / "firewall.o"
-        object_file.write_bytes(ebpf.compiler.compile_object(SOURCE).data)
+        object_file.write_bytes(compile_object(SOURCE).data)
         pins = lab.bpffs / "bench"
         path = [str(object_file), str(pins)]
 

@@ -43,6 +43,7 @@ def layout_asserts(btf: BTF) -> str:
     for type in all_of(btf, t.Struct, t.Union, t.Enum):
         if not type.name:
             continue
+        assert isinstance(type, t.Composite | t.Enum)
         keyword = {t.Struct: "struct", t.Union: "union", t.Enum: "enum"}[type.__class__]
         name = f"{keyword} {names.of(type)}"
         lines.append(f'_Static_assert(sizeof({name}) == {type.size}, "{name}");')

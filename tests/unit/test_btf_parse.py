@@ -394,6 +394,9 @@ def test_newer_headers_and_kinds() -> None:
     assert btf.type(2).name == "int"
     with pytest.raises(BTFError, match="BTF type 1 at offset 0: kind 20 is not known"):
         btf.type(1)
+    with pytest.raises(BTFError, match="kind 20 is not known"):
+        btf.kind(1)
+    assert list(btf.of_kind(t.Int)) == [btf.type(2)]
     with pytest.raises(BTFError, match="kind 20"):
         BTF.from_bytes(data[:24] + bytes(8) + data[32:])
     longer = plain[:4] + struct.pack("<I", 40) + plain[8:24] + bytes(16) + plain[24:]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from ebpf.btf.decode import decode
 from ebpf.btf.index import FLAVOR, TypeIndex
 from ebpf.btf.types import DeclTag, Kind, Type, Void
-from ebpf.btf.wire import ByteOrder, parse_header, scan, to_words
+from ebpf.btf.wire import ByteOrder, kind_of, parse_header, scan, to_words
 from ebpf.errors import BTFError
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class BTF:
         """The kind of a type, without decoding it."""
         place = id - self.first_id
         if 0 <= place < len(self._offsets):
-            return Kind(self._words[self._offsets[place] + 1] >> 24 & 0x1F)
+            return kind_of(self._words[self._offsets[place] + 1])
         return self.type(id).kind
 
     def record(self, id: int) -> array[int]:

@@ -23,6 +23,7 @@ from ebpf.btf.wire import (
     VERSION,
     ByteOrder,
     from_words,
+    kind_of,
 )
 from ebpf.errors import BTFError
 
@@ -206,8 +207,8 @@ class BTFBuilder:
         """
         position = self._position(id)
         info = self._words[position + 1]
-        if info >> 24 & 0x1F != Kind.DATASEC:
-            raise BTFError(f"BTF type {id} is {Kind(info >> 24 & 0x1F).name}, no data section")
+        if kind_of(info) is not Kind.DATASEC:
+            raise BTFError(f"BTF type {id} is {kind_of(info).name}, no data section")
         start, stop = position + 3, position + 3 + 3 * (info & MAX_VLEN)
         body = self._words[start:stop].tolist()
         entries = list(zip(body[::3], body[1::3], body[2::3], strict=True))
@@ -221,7 +222,7 @@ class BTFBuilder:
         """Change the linkage of a function or variable, as loaders do for what they link or provide."""
         position = self._position(id)
         info = self._words[position + 1]
-        kind = Kind(info >> 24 & 0x1F)
+        kind = kind_of(info)
         if kind is Kind.FUNC:
             self._words[position + 1] = info & ~MAX_VLEN | linkage
         elif kind is Kind.VAR:
@@ -316,7 +317,7 @@ def _word(value: int, what: str) -> int:
 def reference_places(record: array[int]) -> list[int]:
     """Which words of a type record are type ids."""
     info = record[1]
-    shape = RECORDS[Kind(info >> 24 & 0x1F)]
+    shape = RECORDS[kind_of(info)]
     places = [2] if shape.refers else []
     places += [3 + place for place in shape.fixed_types]
     if shape.element_type is not None:
@@ -333,7 +334,7 @@ def references(record: array[int]) -> list[int]:
 def name_places(record: array[int]) -> list[int]:
     """Which words of a type record are offsets of strings."""
     info = record[1]
-    shape = RECORDS[Kind(info >> 24 & 0x1F)]
+    shape = RECORDS[kind_of(info)]
     if not shape.element_name:
         return [0]
     start = 3 + shape.fixed

@@ -133,7 +133,7 @@ class Field(NamedTuple):
 class StructCodec(Codec):
     """Structs, unions and data sections."""
 
-    __slots__ = ("_cls", "_fields", "_overlaps", "_pack", "_places", "order")
+    __slots__ = ("_cls", "_fields", "_is_flexible", "_overlaps", "_pack", "_places", "order")
 
     def __init__(self, type: t.Type, size: int, fields: Sequence[Field], order: ByteOrder) -> None:
         super().__init__(type, size)
@@ -147,6 +147,7 @@ class StructCodec(Codec):
         limit_leaves(self)
         self._overlaps, is_dense = _coverage(fields, size)
         self.is_exact = is_dense and not self._overlaps and all(field.codec.is_exact for field in fields)
+        self._is_flexible = is_flexible(type) and bool(fields) and fields[-1].codec.is_flexible
         self._pack = self._packer()
         self.decode = _generate_decode(self, self._fields, self._cls)
 
@@ -157,11 +158,11 @@ class StructCodec(Codec):
 
     @property
     def is_flexible(self) -> bool:
-        return self.type is not None and is_flexible(self.type)
+        return self._is_flexible
 
     def decode_whole(self, buffer: Buffer) -> Any:
         value = self.decode(buffer)
-        if not self.is_flexible or not self._fields or not self._fields[-1].codec.is_flexible:
+        if not self._is_flexible:
             return value
         last = self._fields[-1]
         tail = last.codec.decode_whole(memoryview(buffer)[last.offset :])
@@ -238,7 +239,7 @@ class StructCodec(Codec):
             if start + len(encoded) > len(result) or (
                 field.bits is None and len(encoded) != field.codec.size
             ):
-                if not (self.is_flexible and field is self._fields[-1]):
+                if not (self._is_flexible and field is self._fields[-1]):
                     raise self.wrong(value, "is longer than its place, which is not at the end", path)
                 result[start:] = encoded.ljust(self.size - start, b"\0")
                 continue

@@ -6,6 +6,7 @@ names differ in a CO-RE flavour only ("task_struct___old") share a hash, so that
 
 from __future__ import annotations
 
+import os
 import sys
 from array import array
 from bisect import bisect_left
@@ -79,7 +80,7 @@ class TypeIndex:
             )
         )
         head = _MAGIC + len(identity).to_bytes(4, sys.byteorder) + identity
-        draft = path.with_name(f".{path.name}.{id(self):x}")
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             draft.write_bytes(head + adler32(body).to_bytes(4, sys.byteorder) + body)
             draft.replace(path)

@@ -62,6 +62,14 @@ RECORDS = {
 }
 
 
+def kind_of(info: int) -> Kind:
+    """The kind in the `info` word of a record; BTFError if it is newer than this table."""
+    kind = info >> 24 & 0x1F
+    if kind not in RECORDS:
+        raise BTFError(f"kind {kind} is not known")
+    return Kind(kind)
+
+
 class Sections(NamedTuple):
     """Where a BTF blob holds its parts; bytes from its start."""
 

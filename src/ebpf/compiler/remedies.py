@@ -1,4 +1,4 @@
-"""What a program turns out to need only when it is compiled: vmlinux.h, UAPI headers, the maps of old."""
+"""What a program turns out to need only when it is compiled: vmlinux.h, UAPI headers, the maps of old, …"""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from ebpf.errors import Diagnostic
 
 _VMLINUX = re.compile(r"'vmlinux\.h' file not found")
 _UAPI = re.compile(r"'(linux|asm|asm-generic)/[^']+' file not found")
+_KFUNC = re.compile(
+    r"conflicting types for '|static declaration of '.* follows non-static|different kind of symbol"
+)
 _LEGACY_MAP = re.compile(r"incomplete (definition of )?type 'struct bpf_map_def'")
 
 
@@ -25,7 +28,13 @@ class Remedies:
     def find(self, diagnostics: Sequence[Diagnostic]) -> bool:
         """Whether there is something left to try against these errors; it is added to the arguments."""
         messages = [entry.message for entry in diagnostics if entry.severity == "error"]
-        for pattern, remedy in ((_VMLINUX, self._vmlinux), (_UAPI, self._uapi), (_LEGACY_MAP, self._legacy)):
+        for pattern, remedy in (
+            (_VMLINUX, self._vmlinux),
+            (_UAPI, self._uapi),
+            (_LEGACY_MAP, lambda: ["-D__EBPF_LEGACY_MAPS"]),
+            # The program declares kernel functions itself, perhaps as an older kernel had them.
+            (_KFUNC, lambda: ["-DBPF_NO_KFUNC_PROTOTYPES"]),
+        ):
             if any(map(pattern.search, messages)):
                 new = [argument for argument in remedy() if argument not in self.arguments]
                 if new:
@@ -43,6 +52,3 @@ class Remedies:
             return []
         headers = zig / "lib" / "libc" / "include"
         return [f"-idirafter{headers / name}" for name in (machine.zig, "any-linux-any")]
-
-    def _legacy(self) -> list[str]:
-        return ["-D__EBPF_LEGACY_MAPS"]

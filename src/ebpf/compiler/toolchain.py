@@ -21,6 +21,16 @@ _MISSING = (
     "`pip install 'ebpf[clang]'` (a wheel, anywhere); or set $CLANG to one that is elsewhere"
 )
 
+#: What zig does of its own accord, undone: checks at run time, tables for unwinding, NDEBUG, and, for targets
+#: without a system, no builtins.
+_LIKE_CLANG = (
+    "-fno-sanitize=all",
+    "-fno-unwind-tables",
+    "-fno-asynchronous-unwind-tables",
+    "-UNDEBUG",
+    "-fhosted",
+)
+
 
 class Toolchain(NamedTuple):
     """A compiler that was found to work."""
@@ -45,9 +55,7 @@ class Toolchain(NamedTuple):
         name = "bpfel" if byteorder == "little" else "bpfeb"
         if not self.is_zig:
             return ["-target", name]
-        # zig compiles for debugging unless told otherwise: no checks that would need a run-time library.
-        quiet = ["-fno-sanitize=all", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables"]
-        return ["-target", f"{name}-freestanding", *quiet]
+        return ["-target", f"{name}-freestanding", *_LIKE_CLANG]
 
 
 def find() -> Toolchain:
