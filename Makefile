@@ -28,7 +28,7 @@ $(VENV)/package: requirements/base.lock requirements/clang.lock pyproject.toml |
 	@echo "installing the package into $(VENV) …"
 	@$(PIP) install --quiet --require-hashes -r requirements/base.lock
 	@$(PIP) install --quiet --no-deps .
-	@$(BIN)/python -m ebpf.compiler.toolchain >/dev/null 2>&1 || { \
+	@$(BIN)/python -c 'from ebpf.compiler.toolchain import find; find()' 2>/dev/null || { \
 	  echo "no clang 14 or newer here: installing the one in the ziglang wheel …"; \
 	  $(PIP) install --quiet --require-hashes -r requirements/clang.lock; }
 	@touch $@

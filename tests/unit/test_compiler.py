@@ -341,6 +341,40 @@ struct bpf_map_def SEC("maps") counts = {
     assert compile(text.replace("struct bpf_map_def SEC", own + "struct bpf_map_def SEC")).maps["counts"]
 
 
+def test_kernel_functions_may_be_declared_otherwise(
+    source: Path, monkeypatch: pytest.MonkeyPatch, runs: list[list[str]]
+) -> None:
+    header = """
+#define __VMLINUX_H__
+#include <linux/bpf.h>
+#ifndef BPF_NO_KFUNC_PROTOTYPES
+extern int bpf_something(int serial);
+#endif
+"""
+    monkeypatch.setattr("ebpf.compiler.vmlinux._generate", lambda: header)
+    monkeypatch.setattr("ebpf.compiler.vmlinux._identity", lambda chosen: "kernel-a")
+    write(source, '#include "vmlinux.h"\nextern int bpf_something(unsigned serial);\n' + COUNT)
+    compile(source)
+    assert "-DBPF_NO_KFUNC_PROTOTYPES" in runs[-1]
+
+
+def test_headers_of_the_c_library_can_be_included(source: Path) -> None:
+    if not any(Path("/usr/include").glob("**/netinet/in.h")):
+        pytest.skip("SKIPPED: needs the C library's headers")
+    write(source, f"#include <stdint.h>\n#include <netinet/in.h>\n{COUNT}")
+    assert compile(source).programs["count"]
+
+
+def test_loops_that_the_kernel_ends(compiler: toolchain.Toolchain) -> None:
+    if compiler.version < 19:
+        pytest.skip("SKIPPED: needs clang 19")
+    text = COUNT.replace("#ifndef LIMIT", "#include <bpf/bpf_experimental.h>\n#ifndef LIMIT")
+    text = text.replace(
+        "return XDP_PASS", "while (can_loop)\n\t\tbarrier();\n\tfor (;;)\n\t\tcond_break;\n\treturn 2"
+    )
+    assert sum(each.opcode == 0xE5 for each in compile(text).programs["count"].instructions) == 2
+
+
 # ---- what can go wrong
 
 

@@ -71,10 +71,3 @@ class LazyGroup(click.Group):
 def json_option(function: F) -> F:
     """--json, as every command has it."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
-
-
-def names_with_suffix(*suffixes: str) -> Callable[[click.Context, click.Parameter, str], list[Any]]:
-    """Complete file names: the shell knows best."""
-    from click.shell_completion import CompletionItem
-
-    return lambda context, parameter, incomplete: [CompletionItem(incomplete, type="file")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ebpf.cli import human, output, terminal
+from ebpf.cli import human, output, places, terminal
 from ebpf.cli.command import json_option
 from ebpf.cli.sources import (
     apply_settings,
@@ -45,7 +45,7 @@ def load(
     """Load the programs and maps of FILE, an object or C source, and pin them in the folder PATH.
 
     They stay in the kernel, attached to nothing, until `ebpf unload PATH`. PATH is in a BPF file system; a
-    name that is not is taken to be below /sys/fs/bpf. All of it is pinned, or nothing.
+    name that is not is taken to be below /sys/fs/bpf or $EBPF_BPFFS. All of it is pinned, or nothing.
 
     \b
     Examples:
@@ -55,8 +55,8 @@ def load(
     spec = open_spec(file, includes, defines)
     apply_settings(spec, settings)
     apply_type(spec, type_name)
-    with loading(), spec.load() as live:
-        live.pin(pin_folder(path))
+    with loading(), spec.load(pin_path=places.chosen()) as live:
+        live.pin(places.pin_folder(path))
         programs, maps = list(live.programs.values()), list(live.maps.values())
         if as_json:
             output.print_json(
@@ -73,17 +73,6 @@ def load(
             terminal.note(f"program {each.name} ({each.type}, id {each.id}) pinned as {each.pinned}")
         for map in maps:
             terminal.note(f"map {map.name} ({map.type}, id {map.id}) pinned as {map.pinned}")
-
-
-def pin_folder(path: str) -> Path:
-    """Where the pins are: a relative path counts from here inside of a bpffs, else from /sys/fs/bpf."""
-    from ebpf.kernel import mounts
-
-    place = Path(path)
-    if place.is_absolute() or mounts.filesystem_of(".") == "bpf":
-        return place.absolute()
-    near = place.absolute().parent
-    return place.absolute() if near.is_dir() and mounts.filesystem_of(near) == "bpf" else mounts.BPFFS / place
 
 
 def _facts(each: Program | Map) -> dict[str, Any]:
@@ -106,7 +95,7 @@ def unload(path: str, as_json: bool) -> None:
     from ebpf.kernel import mounts, owners
     from ebpf.kernel.bpf import Kind
 
-    place = pin_folder(path)
+    place = places.pin_folder(path)
     if not place.exists():
         raise Error(f"nothing is pinned as {place}")
     if mounts.filesystem_of(place) != "bpf":

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ebpf._version import __version__
 
-FAILED, USAGE, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141
+FAILED, INTERRUPTED, CLOSED_PIPE = 1, 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

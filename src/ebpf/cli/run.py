@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from ebpf.cli import output, terminal
+from ebpf.cli import output, places, terminal
+from ebpf.cli.attaching import attach_options, pick_program, require_interfaces, warn_of_fallback
 from ebpf.cli.command import json_option
 from ebpf.cli.sources import (
     apply_settings,
@@ -23,7 +24,6 @@ from ebpf.cli.sources import (
     type_option,
 )
 from ebpf.cli.stopping import Stopping
-from ebpf.cli.xdp import attach_options, pick_program, require_interfaces, warn_of_fallback
 from ebpf.errors import Error, KernelError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def run(
             for other in spec.programs.values():
                 if other.autoload and other.name != name:
                     terminal.note(f"{other.name} ({other.type}): loaded, and not attached")
-        with loading(), spec.load(programs=_to_load(spec, name)) as live:
+        with loading(), spec.load(programs=_to_load(spec, name), pin_path=places.chosen()) as live:
             for text in live.notes:
                 terminal.warn(text)
             with Stopping() as stopping, ExitStack() as stack:

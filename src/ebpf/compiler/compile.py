@@ -67,8 +67,9 @@ def compile(
 ) -> Spec:
     """Compile C for BPF into a Spec. Needs no privileges.
 
-    `source` is the path of a file, or the program itself: a str with a newline in it is taken for text, which
-    messages call `name` ("<string>").
+    `source` is the path of a file, or the program itself: a str with a newline in it is taken for text. `name`
+    is what the Spec is called, up to the first dot: that of the file, or "string"; messages about text use it
+    for the file's, too.
 
     `include` are directories to search for headers, before the ones that come with this package and the
     system's; quoted includes are also looked for beside the file, or, for text, in the current directory.
