@@ -5,7 +5,6 @@ import time
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
-from socket import ntohl
 
 import ebpf
 from ebpf.lab import Lab
@@ -21,8 +20,7 @@ def watch(obj: ebpf.Object, port: int) -> None:
 
 def show(port: int, table: ebpf.Map) -> None:
     for sender, count in table.items():
-        address = ip_address(ntohl(sender))  # a __be32 is the number in network byte order
-        print(f"port {port}: {count} packets from {address}", flush=True)
+        print(f"port {port}: {count} packets from {ip_address(sender)}", flush=True)
 
 
 def on_interface(obj: ebpf.Object, interface: str, ports: list[int]) -> None:

@@ -294,7 +294,7 @@ def test_event(btf: BTF) -> None:
     value = how.decode(how.encode(given))
     assert value.action == 2 and value.action.name == "PASS" and repr(value.action) == "PASS"
     assert (value.name, value.ok, value.delta, value.low, value.high) == ("curl", True, -2, 7, 1)
-    assert value.v6 == (5, *[0] * 15)
+    assert value.v6 == (0, 0, 0, 5, *[0] * 12)
     assert how.encode(given)[40:44] == struct.pack("<I", 7 | 1 << 3)
     assert json.loads(json.dumps(plain(value)))["action"] == "PASS"
     unknown = how.decode(b"\x63" + bytes(47)).action
@@ -302,6 +302,14 @@ def test_event(btf: BTF) -> None:
     assert isinstance(unknown, EnumValue)
     assert f"{value.action} {value.action:>6} {value.action:#x}" == "PASS   PASS 0x2"
     assert pickle.loads(pickle.dumps(value.action)).name == "PASS"
+
+
+def test_declared_byte_order(btf: BTF) -> None:
+    how = codec(btf.find("flow_key"))
+    data = how.encode({"saddr": 0x0A000001, "dport": 443})
+    assert data[:4] == bytes([10, 0, 0, 1])
+    assert data[10:12] == (443).to_bytes(2, "big")
+    assert (how.decode(data).saddr, how.decode(data).dport) == (0x0A000001, 443)
 
 
 def test_text_fields(btf: BTF) -> None:
@@ -363,7 +371,7 @@ def test_refused_fields(btf: BTF, value: object, message: str) -> None:
 
 def test_union_members_that_agree(btf: BTF) -> None:
     how = codec(btf.find("event"))
-    assert how.encode({"v4": 5, "v6": [5, *[0] * 15]}) == how.encode({"v4": 5})
+    assert how.encode({"v4": 5, "v6": [0, 0, 0, 5, *[0] * 12]}) == how.encode({"v4": 5})
     assert how.encode({"v6": bytes(range(16))})[16:32] == bytes(range(16))
 
 
@@ -445,12 +453,12 @@ def test_types_without_values(btf: BTF) -> None:
         (
             "flow_key",
             "saddr=10.0.0.1,dport=80",
-            {"saddr": 0x0100000A, "daddr": 0, "sport": 0, "dport": 80, "proto": 0},
+            {"saddr": 0x0A000001, "daddr": 0, "sport": 0, "dport": 80, "proto": 0},
         ),
         (
             "flow_key",
             "{1, 2, 3, be:80, 6}",
-            {"saddr": 1, "daddr": 2, "sport": 3, "dport": 80 << 8, "proto": 6},
+            {"saddr": 1, "daddr": 2, "sport": 3, "dport": 80, "proto": 6},
         ),
         ("packet", "length=2, data=[7, 8]", {"length": 2, "data": (7, 8)}),
     ],

@@ -184,13 +184,20 @@ def test_compile_object_only_returns_them(source: Path) -> None:
 def test_objects_do_not_tell_where_they_were_made(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(source.parent)
-    first = compile_object("count.bpf.c").data
-    other = tmp_path / "elsewhere"
-    other.mkdir()
-    write(other / "count.bpf.c", COUNT)
-    monkeypatch.chdir(other)
-    assert compile_object("count.bpf.c").data == first
+    header = "static inline int answer(void) { return bpf_get_prandom_u32(); }\n"
+    text = COUNT.replace("return XDP_PASS", "return answer()").replace(
+        "#ifndef", "#include <a.h>\n#ifndef", 1
+    )
+    objects = []
+    for name in ("here", "elsewhere"):
+        folder = tmp_path / name
+        (folder / "inc").mkdir(parents=True)
+        write(folder / "inc" / "a.h", header)
+        write(folder / "count.bpf.c", text)
+        monkeypatch.chdir(folder)
+        objects.append(compile_object("count.bpf.c", include=["inc"]).data)
+    first, second = objects
+    assert first == second
     assert str(tmp_path).encode() not in first
     assert str(tmp_path).encode() not in compile_object(COUNT).data
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ebpf.btf import types as t
+from ebpf.btf.wire import ByteOrder
 from ebpf.errors import BTFError
 
 #: Longer chains of references than this are loops (the kernel stops at 32).
@@ -19,6 +20,15 @@ _MAX_SIZE = 0xFFFFFFFF
 #: BPF is a 64-bit machine, as are the kernels that run it with BTF.
 POINTER_SIZE = 8
 
+_DECLARED_ORDERS: dict[str, ByteOrder] = {
+    "__be16": "big",
+    "__be32": "big",
+    "__be64": "big",
+    "__le16": "little",
+    "__le32": "little",
+    "__le64": "little",
+}
+
 
 def resolve(type: t.Type) -> t.Type:
     """What stands behind typedefs, qualifiers and type tags. BTFError if they go in a circle."""
@@ -28,6 +38,17 @@ def resolve(type: t.Type) -> t.Type:
             return current
         current = current.target
     raise BTFError(f"BTF type {type.id} ({type.name or type.kind.name}) refers to types without end")
+
+
+def declared_order(type: t.Type) -> ByteOrder | None:
+    """The byte order that a typedef of linux/types.h declares, such as `__be32`; None for all others."""
+    for _ in range(MAX_DEPTH):
+        if not isinstance(type, t.MODIFIERS):
+            break
+        if isinstance(type, t.Typedef) and type.name in _DECLARED_ORDERS:
+            return _DECLARED_ORDERS[type.name]
+        type = type.target
+    return None
 
 
 def size_of(type: t.Type) -> int:

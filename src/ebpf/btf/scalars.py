@@ -167,6 +167,19 @@ class IntCodec(Codec):
         return ((1 << self.bits) - 1 << self.shift).to_bytes(self.size, self.order)
 
 
+class WireIntCodec(IntCodec):
+    """Integers of a declared byte order, such as `__be32`: they are the number that they mean on the wire.
+
+    As bytes to `struct`, so that a struct of the machine's order can hold them.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, type: t.Type, size: int, order: ByteOrder) -> None:
+        super().__init__(type, size, False, order)
+        self._unpack_by(f"{size}s", order, lambda data: int.from_bytes(data, order))
+
+
 class BoolCodec(Codec):
     """Booleans."""
 

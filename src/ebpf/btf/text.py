@@ -11,8 +11,8 @@ What is allowed depends on the type:
     structs, unions      {name=value, name=value}, or the values in order; in_addr and in6_addr as addresses
     all                  hex:0a 00 00 01, as many bytes as the value has
 
-The outermost brackets can be left out. A number given for a `__be32` is stored as the integer that it is,
-the way such fields are shown.
+The outermost brackets can be left out. A number given for a `__be32` is the number that it means, the way
+such fields are shown; `be:` is for fields that hold network order and whose type does not say so.
 """
 
 from __future__ import annotations

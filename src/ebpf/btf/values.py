@@ -1,8 +1,9 @@
 """Codecs: bytes to Python values and back, by BTF type.
 
-Integers are int, `bool` is bool, enums are ints with names, `char[N]` is str up to its NUL (bytes where that
-is no UTF-8), other arrays are tuples, structs and unions are `StructValue`, pointers are their addresses.
-Of a union all members are decoded, and one is encoded.
+Integers are int (of a declared byte order, such as `__be32`, the number that they mean), `bool` is bool, enums
+are ints with names, `char[N]` is str up to its NUL (bytes where that is no UTF-8), other arrays are tuples,
+structs and unions are `StructValue`, pointers are their addresses. Of a union all members are decoded, and one
+is encoded.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from functools import lru_cache
 
 from ebpf.btf import types as t
 from ebpf.btf.composites import ArrayCodec, Field, StructCodec
-from ebpf.btf.layout import MAX_DEPTH, POINTER_SIZE, bit_field, fields, resolve, size_of
+from ebpf.btf.layout import MAX_DEPTH, POINTER_SIZE, bit_field, declared_order, fields, resolve, size_of
 from ebpf.btf.scalars import (
     BoolCodec,
     Buffer,
@@ -22,6 +23,7 @@ from ebpf.btf.scalars import (
     FloatCodec,
     IntCodec,
     TextCodec,
+    WireIntCodec,
 )
 from ebpf.btf.structvalue import EnumValue, StructValue, plain
 from ebpf.btf.wire import ByteOrder
@@ -95,6 +97,8 @@ def _make(named: t.Type, depth: int) -> Codec:
     match type:
         case t.Int(is_bool=True):
             return BoolCodec(named, type.size, order)
+        case t.Int() if declared := declared_order(named):
+            return WireIntCodec(named, type.size, declared)
         case t.Int():
             return IntCodec(named, type.size, type.signed, order, bits=type.bits, bit_offset=type.bit_offset)
         case t.Pointer():

@@ -135,6 +135,8 @@ def execute(host: str, command: tuple[str, ...], name: str) -> None:
     from ebpf.errors import Error
     from ebpf.lab.lab import Lab
 
+    if command[0] != "--" and command[0].startswith("-"):
+        raise click.UsageError(f"{command[0]} stands behind the host: options come before it")
     command = command[1:] if command[0] == "--" else command
     if not command:
         raise click.UsageError("which command? `ebpf lab exec HOST -- COMMAND…`")

@@ -67,9 +67,9 @@ def compile(
 ) -> Spec:
     """Compile C for BPF into a Spec. Needs no privileges.
 
-    `source` is the path of a file, or the program itself: a str with a newline in it is taken for text. `name`
-    is what the Spec is called, up to the first dot: that of the file, or "string"; messages about text use it
-    for the file's, too.
+    `source` is the path of a file, or the program itself: a str with a newline in it is taken for text.
+    `name` is what the Spec is called, up to the first dot, instead of the file's name or "string"; for text,
+    it also stands in messages where the file's would.
 
     `include` are directories to search for headers, before the ones that come with this package and the
     system's; quoted includes are also looked for beside the file, or, for text, in the current directory.
@@ -111,45 +111,37 @@ def compile_object(
 ) -> CompiledObject:
     """Compile C for BPF into an ELF object that any BPF loader takes; the arguments are those of `compile`.
 
-    The same source and compiler give the same bytes, wherever they lie. Warnings are in the result only.
+    The same source under the same relative path gives the same bytes, wherever it lies. Warnings are in the
+    result only.
     """
     unit = _Unit.of(source, name)
     compiler = toolchain.find()
-    folders = [Path.cwd() / folder for folder in include]
+    here = Path.cwd()
+    folders = [here / folder for folder in include]
     arguments = [
         *compiler.target(byteorder or sys.byteorder),
         f"-mcpu={cpu or _cpu(compiler)}",
-        *_arguments(folders, _definitions(define)),
+        *_arguments(folders if unit.path is None else include, _definitions(define)),
         *flags,
     ]
-    environment = [f"{name}={os.environ.get(name)}" for name in _ENVIRONMENT]
-    key = objects.key(
-        [
-            compiler.identity,
-            str(INCLUDE),
-            *arguments,
-            "",
-            *environment,
-            str(Path.cwd()),
-            unit.label,
-            unit.content,
-        ]
-    )
+    environment = [f"{variable}={os.environ.get(variable)}" for variable in _ENVIRONMENT]
+    key = objects.key([compiler.identity, str(here), *environment, *arguments, unit.label, unit.content])
     kernel = vmlinux.identity()
     repeatable = not any(macro in unit.content for macro in (b"__DATE__", b"__TIME__", b"__TIMESTAMP__"))
     cached = objects.find(key, kernel=kernel) if repeatable else None
     if cached is None:
         with process.workspace() as workspace:
             cached, started, inputs = _run(compiler, arguments, unit, workspace)
+            temporary = [path for path in inputs if path.is_relative_to(workspace)]
+            generated = [path for path in inputs if vmlinux.is_generated(path)]
             if repeatable and not unit.is_outdated():
-                generated = [path for path in inputs if vmlinux.is_generated(path)]
                 objects.store(
                     key,
                     cached,
-                    inputs=[path for path in inputs if not path.is_relative_to(workspace)],
+                    inputs=[path for path in inputs if path not in temporary],
                     generated=generated,
                     search=[unit.folder, *folders, INCLUDE, *(path.parent for path in generated)],
-                    kernel=kernel if generated else "",
+                    kernel=kernel if generated or workspace / "vmlinux.h" in temporary else "",
                     started=started,
                 )
     return CompiledObject(cached.data, cached.diagnostics, unit.name)
