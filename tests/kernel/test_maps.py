@@ -224,6 +224,14 @@ def test_map_in_map(obj: Object) -> None:
     assert set(outer) == {2, 3}
     with pytest.raises(KernelError, match="differs from the template"):
         outer[3] = obj.maps["array"]
+    with outer.create_inner() as fresh:
+        fresh[0] = 33
+        outer[3] = fresh
+    with outer[3] as inner:
+        assert inner[0] == 33
+        assert str(inner.value_type) == "__u64", "typed by the template: the kernel has no types for it"
+    with pytest.raises(Error, match="has no template"):
+        obj.maps["array"].create_inner()
 
 
 def test_opened_by_id_it_has_the_same_types(obj: Object) -> None:

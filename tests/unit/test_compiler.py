@@ -275,14 +275,12 @@ def test_no_cache_is_no_failure(
     assert len(runs) == 2
 
 
-def test_a_cache_that_others_may_write_to_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    open_to_all = tmp_path / "open" / "ebpf"
-    open_to_all.mkdir(parents=True)
-    open_to_all.chmod(0o777)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(open_to_all.parent))
-    assert storage.directory() != open_to_all
+def test_a_cache_open_to_others_is_not_used(tmp_path: Path) -> None:
+    folder = tmp_path / "ebpf"
+    folder.mkdir()
+    assert storage._usable(folder)
+    folder.chmod(0o777)
+    assert not storage._usable(folder)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="SKIPPED: needs root, to give a directory away")

@@ -1,9 +1,9 @@
 """Codecs: bytes to Python values and back, by BTF type.
 
-Integers are int (of a declared byte order, such as `__be32`, the number that they mean), `bool` is bool, enums
-are ints with names, `char[N]` is str up to its NUL (bytes where that is no UTF-8), other arrays are tuples,
-structs and unions are `StructValue`, pointers are their addresses. Of a union all members are decoded, and one
-is encoded.
+Integers are int (of a declared byte order, such as `__be32`, the number that they mean), `bool` is bool,
+enums are ints with names, `char[N]` is str up to its NUL (bytes where that is no UTF-8), other arrays are
+tuples, structs and unions are `StructValue`, pointers are their addresses. Of a union all members are
+decoded, and one is encoded.
 """
 
 from __future__ import annotations

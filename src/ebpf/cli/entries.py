@@ -9,8 +9,10 @@ from ebpf.cli.output import Column
 from ebpf.errors import Error
 
 if TYPE_CHECKING:
+    from ebpf.cli.typed import Formats
     from ebpf.maps.map import Map
 
+_NONE: Formats = {}
 _LONG_ARRAY = 16  #: elements of an array that are shown; JSON has all
 
 
@@ -67,16 +69,19 @@ def entry_json(entry: Entry) -> dict[str, Any]:
     return facts if entry.per_cpu is None else facts | {"per_cpu": [plain(value) for value in entry.per_cpu]}
 
 
-def columns_and_rows(entries: list[Entry], *, each_cpu: bool = False) -> tuple[list[Column], list[list[str]]]:
+def columns_and_rows(
+    entries: list[Entry], *, each_cpu: bool = False, key_formats: Formats = _NONE, value_formats: Formats = _NONE
+) -> tuple[list[Column], list[list[str]]]:
     """The table: fields of the key first. `each_cpu` gives a row per CPU in place of the sum."""
-    keys = [flatten(entry.key, "key") for entry in entries]
+    keys = [flatten(entry.key, "key", key_formats) for entry in entries]
     lines: list[tuple[int, dict[str, Any]]] = []  # which entry, its value's cells
     for number, entry in enumerate(entries):
         if entry.per_cpu is None or (entry.value is not None and not each_cpu):
-            lines.append((number, flatten(entry.value, "value")))
+            lines.append((number, flatten(entry.value, "value", value_formats)))
         else:
             lines += [
-                (number, {"cpu": cpu, **flatten(value, "value")}) for cpu, value in enumerate(entry.per_cpu)
+                (number, {"cpu": cpu, **flatten(value, "value", value_formats)})
+                for cpu, value in enumerate(entry.per_cpu)
             ]
     key_titles = list(dict.fromkeys(title for cells in keys for title in cells))
     value_titles = list(dict.fromkeys(title for _, cells in lines for title in cells))
@@ -95,15 +100,24 @@ def columns_and_rows(entries: list[Entry], *, each_cpu: bool = False) -> tuple[l
     return columns, rows
 
 
-def flatten(value: Any, name: str) -> dict[str, Any]:
-    """The parts of a value by path: {"saddr": 1, "ports.source": 2}; of what has no parts, {name: value}."""
-    if not isinstance(value, Mapping):
-        return {name: value}
+def flatten(value: Any, name: str, formats: Formats = _NONE) -> dict[str, Any]:
+    """The parts of a value by path: {"saddr": 1, "ports.source": 2}; of what has no parts, {name: value}.
+
+    A part that has a format is that text.
+    """
     cells: dict[str, Any] = {}
-    for field, item in value.items():
-        inner = flatten(item, field)
-        cells |= {path if path == field else f"{field}.{path}": part for path, part in inner.items()}
+    _flatten(value, name, "", formats, cells)
     return cells
+
+
+def _flatten(value: Any, path: str, prefix: str, formats: Formats, cells: dict[str, Any]) -> None:
+    if path in formats and value is not None:
+        cells[path] = formats[path](value)
+    elif isinstance(value, Mapping):
+        for field, item in value.items():
+            _flatten(item, f"{prefix}{field}", f"{prefix}{field}.", formats, cells)
+    else:
+        cells[path] = value
 
 
 def text(value: Any) -> str:

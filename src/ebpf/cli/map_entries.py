@@ -59,10 +59,15 @@ def get(map_name: str, words: tuple[str, ...], per_cpu: bool, as_json: bool) -> 
             entry = entries.make_entry(key, live[key])
         except KeyError:
             raise _no_entry(live, words) from None
+        from ebpf.cli.typed import forms_of
+
+        forms = forms_of(live)
     if as_json:
         output.print_json(entries.entry_json(entry))
         return
-    columns, rows = entries.columns_and_rows([entry], each_cpu=per_cpu)
+    columns, rows = entries.columns_and_rows(
+        [entry], each_cpu=per_cpu, key_formats=forms[0], value_formats=forms[1]
+    )
     output.print_table(columns, rows)
 
 

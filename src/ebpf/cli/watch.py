@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ebpf.cli import entries
 from ebpf.cli.entries import Entry
+from ebpf.cli.typed import Formats, forms_of
 from ebpf.maps.codecs import FD_VALUES
 from ebpf.maps.operations import LOOKUP, WALK, operations
 from ebpf.uapi import MapType
@@ -42,7 +43,7 @@ class Sample(NamedTuple):
     size: int | None  #: of an array, in which only what is not zero is a row
     rows: list[Row]
     is_cut: bool  #: whether the map has more entries than were read
-    gone: list[Entry]  #: those that were in the last sample and are not now
+    gone: list[Row]  #: those that were in the last sample and are not now
 
 
 class Watcher:
@@ -58,12 +59,8 @@ class Watcher:
             for name, place in live.spec.variables.places.items()
             if not live.spec.maps[place.map].is_readonly and place.type is not None
         ]
+        self._forms = {each.name: forms_of(each) for each in self._maps}
         self._last: dict[str, tuple[float, dict[str, Row]]] = {}
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to watch."""
-        return not self._maps and not self._variables
 
     def sample(self) -> list[Sample]:
         """Everything, now."""
@@ -76,18 +73,19 @@ class Watcher:
     def _sample(self, name: str, source: Map | None, found: Iterable[Entry], is_cut: bool) -> Sample:
         now = time.monotonic()
         before, old = self._last.get(name, (now, None))
+        key_forms, value_forms = self._forms.get(name, ({}, {}))
         rows: dict[str, Row] = {}
         for entry in found:
-            label, value = repr(entry.key), _parts(entry)
+            label, value = repr(entry.key), _parts(entry, value_forms)
             known = old.get(label) if old is not None else None
             rows[label] = Row(
                 entry,
-                entries.flatten(entry.key, "key"),
+                entries.flatten(entry.key, "key", key_forms),
                 value,
                 _rates(value, known.value if known else {}, now - before) if old is not None else {},
                 known is None or known.value != value,
             )
-        gone = [] if is_cut or old is None else [row.entry for label, row in old.items() if label not in rows]
+        gone = [] if is_cut or old is None else [row for label, row in old.items() if label not in rows]
         self._last[name] = now, rows
         size = source.max_entries if source is not None and source.type in _ARRAYS else None
         return Sample(name, str(source.type) if source else "", size, list(rows.values()), is_cut, gone)
@@ -109,19 +107,19 @@ def _read(each: Map) -> tuple[list[Entry], bool]:
     is_cut = len(pairs) > READ_AT_MOST
     found = [entries.make_entry(key, value) for key, value in pairs[:READ_AT_MOST]]
     if each.type in _ARRAYS:
-        found = [entry for entry in found if any(map(_is_set, _parts(entry).values()))]
+        found = [entry for entry in found if any(map(_is_set, _parts(entry, {}).values()))]
     return entries.in_order(found), is_cut
 
 
-def _parts(entry: Entry) -> dict[str, Any]:
+def _parts(entry: Entry, forms: Formats) -> dict[str, Any]:
     """The value's parts: the sum over the CPUs, or where there is none, each CPU's."""
     if entry.value is None and entry.per_cpu is not None:
         return {
             f"cpu{cpu}.{path}": part
             for cpu, value in enumerate(entry.per_cpu)
-            for path, part in entries.flatten(value, "value").items()
+            for path, part in entries.flatten(value, "value", forms).items()
         }
-    return entries.flatten(entry.value, "value")
+    return entries.flatten(entry.value, "value", forms)
 
 
 def _is_set(part: Any) -> bool:

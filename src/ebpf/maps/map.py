@@ -362,7 +362,7 @@ class Map(MutableMapping[Any, Any]):
         return self._value().decode(found)
 
     def create_inner(self) -> Map:
-        """A new, empty map of the kind that this map-in-map holds, for `outer[key] = inner`; close it when done.
+        """A new, empty map of the kind that this map-in-map holds, for `outer[key] = inner`; close it after.
 
         Error for a map that holds no maps, or one that was opened by id or pin, which does not tell its kind.
         """
@@ -478,9 +478,21 @@ class Map(MutableMapping[Any, Any]):
         spec = self._spec
         self._codecs = (
             key_codec(spec.type, spec.key_size, spec.key),
-            value_codec(spec.type, spec.value_size, spec.value, Map.from_id),
+            value_codec(spec.type, spec.value_size, spec.value, self._open_inner),
         )
         return self._codecs
+
+    def _open_inner(self, id: int) -> Map:
+        """A map in this one; typed by the template where the kernel has no types for it."""
+        inner, template = Map.from_id(id), self._spec.inner
+        if template is not None and (inner.key_size, inner.value_size) == (
+            template.key_size,
+            template.value_size,
+        ):
+            inner._resolve_types()
+            if inner._spec.key is None and inner._spec.value is None:
+                inner._spec.key, inner._spec.value = template.key, template.value
+        return inner
 
     def _resolve_types(self) -> None:
         """The types of a map that was opened from the kernel, out of the kernel's BTF for it."""
