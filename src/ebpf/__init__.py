@@ -11,6 +11,7 @@ from ebpf._lazy import lazy
 from ebpf._version import __version__
 
 if TYPE_CHECKING:
+    from ebpf.compiler.compile import CompileWarning as CompileWarning
     from ebpf.compiler.compile import compile as compile
     from ebpf.errors import AssemblyError as AssemblyError
     from ebpf.errors import AttachError as AttachError
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from ebpf.uapi import XdpAction as XdpAction
 
 _HOMES = {
-    "ebpf.compiler.compile": ("compile",),
+    "ebpf.compiler.compile": ("CompileWarning", "compile"),
     "ebpf.errors": (
         "AssemblyError",
         "AttachError",

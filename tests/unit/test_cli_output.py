@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import struct
 from datetime import datetime
 
 import pytest
 
+from ebpf.btf.builder import BTFBuilder, MemberSpec
 from ebpf.btf.structvalue import enum_class, make_struct, struct_class
-from ebpf.cli import entries, human, output
+from ebpf.btf.values import codec
+from ebpf.cli import entries, human, output, typed
 from ebpf.cli.entries import Entry
 from ebpf.cli.output import Cell, Column
 from ebpf.maps.percpu import PerCpu
@@ -182,3 +185,32 @@ def test_nested_values_have_paths() -> None:
 
 def test_a_terminal_obeys_nothing_that_comes_from_a_program() -> None:
     assert entries.text("ä\x1b[2J\n") == r"ä\x1b[2J\n"
+
+
+def test_what_reads_better_than_its_number() -> None:
+    builder = BTFBuilder()
+    u8 = builder.add_int("unsigned char", 1)
+    u16, u32 = builder.add_int("unsigned short", 2), builder.add_int("unsigned int", 4)
+    be16, be32 = builder.add_typedef("__be16", u16), builder.add_typedef("__be32", u32)
+    mac = builder.add_array(u8, 6, u32)
+    both = [MemberSpec("saddr", be32, 0), MemberSpec("daddr", builder.add_qualifier("const", be32), 32)]
+    inner = builder.add_struct("ends", 8, both)
+    anonymous = builder.add_struct("", 8, both)
+    rest = [MemberSpec("port", be16, 128), MemberSpec("mac", mac, 144), MemberSpec("n", u32, 192)]
+    outer = builder.add_struct(
+        "flow", 28, [MemberSpec("ends", inner, 0), MemberSpec("", anonymous, 64), *rest]
+    )
+    type = builder.build().type(outer)
+    data = bytes([10, 0, 0, 1, 10, 0, 0, 2] * 2 + [0, 80, 2, 0, 0, 0, 0, 1]) + struct.pack("=I", 7)
+    value = codec(type).decode(data)
+    assert entries.flatten(value, "key", typed.formats(type, "key")) == {
+        "ends.saddr": "10.0.0.1",
+        "ends.daddr": "10.0.0.2",
+        "saddr": "10.0.0.1",
+        "daddr": "10.0.0.2",
+        "port": "be:80",
+        "mac": "02:00:00:00:00:01",
+        "n": 7,
+    }
+    (form,) = typed.formats(builder.build().type(be32), "value").values()
+    assert form(struct.unpack("=I", bytes([127, 0, 0, 1]))[0]) == "127.0.0.1"

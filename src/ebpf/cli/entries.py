@@ -70,7 +70,11 @@ def entry_json(entry: Entry) -> dict[str, Any]:
 
 
 def columns_and_rows(
-    entries: list[Entry], *, each_cpu: bool = False, key_formats: Formats = _NONE, value_formats: Formats = _NONE
+    entries: list[Entry],
+    *,
+    each_cpu: bool = False,
+    key_formats: Formats = _NONE,
+    value_formats: Formats = _NONE,
 ) -> tuple[list[Column], list[list[str]]]:
     """The table: fields of the key first. `each_cpu` gives a row per CPU in place of the sum."""
     keys = [flatten(entry.key, "key", key_formats) for entry in entries]

@@ -195,7 +195,9 @@ def dump(map_name: str, per_cpu: bool, as_json: bool) -> None:
     if as_json:
         output.print_json([entries.entry_json(entry) for entry in found])
         return
-    columns, rows = entries.columns_and_rows(found, each_cpu=per_cpu, key_formats=forms[0], value_formats=forms[1])
+    columns, rows = entries.columns_and_rows(
+        found, each_cpu=per_cpu, key_formats=forms[0], value_formats=forms[1]
+    )
     output.print_table(columns, rows, empty=f"map {name} is empty")
     if any(entry.value is None and entry.per_cpu for entry in found) and not per_cpu:
         terminal.note("its values cannot be added up over the CPUs, so that each CPU's is shown")

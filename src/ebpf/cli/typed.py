@@ -69,7 +69,12 @@ def _form(type: t.Type) -> Callable[[Any], str] | None:
         return lambda value: str(ip_address(whole.encode(value)))
     if isinstance(type, t.Array) and type.length == _MAC:
         element = resolve(type.element)
-        if isinstance(element, t.Int) and size_of(element) == 1 and not element.signed and element.name != "char":
+        if (
+            isinstance(element, t.Int)
+            and size_of(element) == 1
+            and not element.signed
+            and element.name != "char"
+        ):
             return lambda value: ":".join(f"{byte:02x}" for byte in value)
     return None
 

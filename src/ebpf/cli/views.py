@@ -63,10 +63,9 @@ class JsonView:
                         | entries.entry_json(row.entry)
                         | {"rates_per_second": {path: round(rate, 3) for path, rate in row.rates.items()}}
                     )
-            for entry in sample.gone:
-                output.print_json_line(
-                    {"event": "deleted", "time": now, "map": sample.name, "key": entry.key}
-                )
+            for row in sample.gone:
+                key = entries.entry_json(row.entry)["key"]
+                output.print_json_line({"event": "deleted", "time": now, "map": sample.name, "key": key})
         for line in lines:
             output.print_json_line({"event": "trace"} | trace_json(line))
 
@@ -89,8 +88,8 @@ class TextView:
             for row in sample.rows:
                 if row.changed:
                     print(f"{now} {_where(sample, row.key)} {_value(row)}")
-            for entry in sample.gone:
-                print(f"{now} {_where(sample, entries.flatten(entry.key, 'key'))} deleted")
+            for row in sample.gone:
+                print(f"{now} {_where(sample, row.key)} deleted")
         for line in lines:
             print(f"{now} trace {line.task}-{line.pid} [{line.cpu:03}] {entries.printable(line.text)}")
         sys.stdout.flush()

@@ -95,7 +95,7 @@ def compile(
                 entry.message, CompileWarning, entry.file or compiled.name, entry.line or 1
             )
     spec = read_object(compiled.data, name=compiled.name)
-    spec.diagnostics = compiled.diagnostics
+    spec.diagnostics = compiled.diagnostics + spec.diagnostics
     return spec
 
 

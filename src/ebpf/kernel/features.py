@@ -82,7 +82,7 @@ def _loads(type: int, instructions: bytes, *, attach_type: int = 0) -> bool | No
             type, instructions, "GPL", attach_type=attach_type, flags=flags, kernel_version=code
         )
     except OSError as error:
-        return None if error.errno == errno.EPERM else False
+        return None if error.errno in (errno.EPERM, errno.ENOSYS) else False
     os.close(fd)
     return True
 
@@ -137,7 +137,7 @@ def has_program_names() -> bool | None:
     try:
         fd = bpf.map_create(MapType.ARRAY, 4, 4, 1, name="probe")
     except OSError as error:
-        return None if error.errno == errno.EPERM else False
+        return None if error.errno in (errno.EPERM, errno.ENOSYS) else False
     os.close(fd)
     return True
 
@@ -154,7 +154,7 @@ def has_batch_operations() -> bool | None:
     try:
         fd = bpf.map_create(MapType.ARRAY, 4, 4, 1)
     except OSError as error:
-        return None if error.errno == errno.EPERM else False
+        return None if error.errno in (errno.EPERM, errno.ENOSYS) else False
     try:
         bpf.map_lookup_batch(fd, bytearray(4), bytearray(4), 1)
     except OSError:
