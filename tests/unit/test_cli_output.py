@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from datetime import datetime
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from ebpf.btf.builder import BTFBuilder, MemberSpec
 from ebpf.btf.structvalue import enum_class, make_struct, struct_class
 from ebpf.btf.values import codec
-from ebpf.cli import entries, human, output, typed
+from ebpf.cli import entries, human, output, terminal, typed
 from ebpf.cli.entries import Entry
 from ebpf.cli.output import Cell, Column
 from ebpf.maps.percpu import PerCpu
@@ -183,6 +184,16 @@ def test_nested_values_have_paths() -> None:
     assert entries.text(b"\x0a\x0b") == "0a 0b"
 
 
+def test_long_messages_are_broken_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "error: a message that is long\n    source(line, that, is, long, too);"
+    assert terminal.wrapped(text, sys.stderr) == text
+    monkeypatch.setattr("ebpf.cli.terminal.is_terminal", lambda stream: True)
+    monkeypatch.setenv("COLUMNS", "20")
+    assert terminal.wrapped(text, sys.stderr) == (
+        "error: a message\n  that is long\n    source(line, that, is, long, too);"
+    )
+
+
 def test_a_terminal_obeys_nothing_that_comes_from_a_program() -> None:
     assert entries.text("ä\x1b[2J\n") == r"ä\x1b[2J\n"
 
@@ -197,9 +208,8 @@ def test_what_reads_better_than_its_number() -> None:
     inner = builder.add_struct("ends", 8, both)
     anonymous = builder.add_struct("", 8, both)
     rest = [MemberSpec("port", be16, 128), MemberSpec("mac", mac, 144), MemberSpec("n", u32, 192)]
-    outer = builder.add_struct(
-        "flow", 28, [MemberSpec("ends", inner, 0), MemberSpec("", anonymous, 64), *rest]
-    )
+    members = [MemberSpec("ends", inner, 0), MemberSpec("", anonymous, 64), *rest]
+    outer = builder.add_struct("flow", 28, members)
     type = builder.build().type(outer)
     data = bytes([10, 0, 0, 1, 10, 0, 0, 2] * 2 + [0, 80, 2, 0, 0, 0, 0, 1]) + struct.pack("=I", 7)
     value = codec(type).decode(data)
@@ -208,9 +218,14 @@ def test_what_reads_better_than_its_number() -> None:
         "ends.daddr": "10.0.0.2",
         "saddr": "10.0.0.1",
         "daddr": "10.0.0.2",
-        "port": "be:80",
+        "port": 80,
         "mac": "02:00:00:00:00:01",
         "n": 7,
     }
+    assert typed.declaration(type) == (
+        "struct flow {\n    struct ends ends;\n"
+        "    struct {\n        __be32 saddr;\n        const __be32 daddr;\n    };\n"
+        "    __be16 port;\n    unsigned char mac[6];\n    unsigned int n;\n};"
+    )
     (form,) = typed.formats(builder.build().type(be32), "value").values()
-    assert form(struct.unpack("=I", bytes([127, 0, 0, 1]))[0]) == "127.0.0.1"
+    assert form(0x7F000001) == "127.0.0.1"

@@ -70,13 +70,10 @@ def entry_json(entry: Entry) -> dict[str, Any]:
 
 
 def columns_and_rows(
-    entries: list[Entry],
-    *,
-    each_cpu: bool = False,
-    key_formats: Formats = _NONE,
-    value_formats: Formats = _NONE,
+    entries: list[Entry], forms: tuple[Formats, Formats] = (_NONE, _NONE), *, each_cpu: bool = False
 ) -> tuple[list[Column], list[list[str]]]:
     """The table: fields of the key first. `each_cpu` gives a row per CPU in place of the sum."""
+    key_formats, value_formats = forms
     keys = [flatten(entry.key, "key", key_formats) for entry in entries]
     lines: list[tuple[int, dict[str, Any]]] = []  # which entry, its value's cells
     for number, entry in enumerate(entries):

@@ -94,11 +94,14 @@ def _tell(message: str, hint: str | None, facts: dict[str, object], *, as_json: 
         print(json.dumps({"error": message, "hint": hint, **facts}, ensure_ascii=False), file=sys.stderr)
         return
     paint = terminal.painter(sys.stderr)
-    message = _DIAGNOSTIC.sub(
-        lambda match: f"{paint(match[1], 'bold')}{paint(match[2], 'red bold')}", message
-    )
-    lines = [f"{paint('error:', 'red bold')} {message}"]
+    text = terminal.wrapped(f"error: {message}", sys.stderr).removeprefix("error:")
+    text = _DIAGNOSTIC.sub(lambda at: paint(at[1], "bold") + paint(at[2], "red bold"), text)
+    print(f"{paint('error:', 'red bold')}{text}", file=sys.stderr)
     if hint:
         first, *more = hint.splitlines()
-        lines += [f"{paint('hint:', 'cyan bold')} {first}", *(f"      {line}" for line in more)]
-    print("\n".join(lines), file=sys.stderr)
+        lines = [
+            terminal.wrapped(line, sys.stderr)
+            for line in (f"hint: {first}", *(f"      {line}" for line in more))
+        ]
+        text = "\n".join(lines).removeprefix("hint:")
+        print(f"{paint('hint:', 'cyan bold')}{text}", file=sys.stderr)

@@ -120,11 +120,12 @@ def show(map_name: str, as_json: bool) -> None:
       ebpf map show 17 --json
     """
     from ebpf.cli import objects
+    from ebpf.cli.typed import declaration
     from ebpf.uapi import MapFlags
 
     with live_map(map_name) as live:
         info = live.info
-        key, value = _declaration(live.key_type), _declaration(live.value_type)
+        key, value = declaration(live.key_type), declaration(live.value_type)
     pins = owners.find_pins()
     programs = [each for each in objects.programs() if info.id in each.map_ids]
     processes = owners.owners_of(Kind.MAP, info.id)
@@ -154,23 +155,9 @@ def show(map_name: str, as_json: bool) -> None:
             ("value", f"{human.size(info.value_size)}{'' if value else ', no type known'}"),
         ]
     )
-    for name, declaration in (("key", key), ("value", value)):
-        if declaration:
-            print(f"\n{name}: {declaration}")
-
-
-def _declaration(type: Any) -> str | None:
-    """The C declaration of a BTF type: a struct with its members, else its name."""
-    if type is None:
-        return None
-    from ebpf.btf import types as t
-    from ebpf.btf.layout import resolve
-
-    inner = resolve(type)
-    if not isinstance(inner, t.Composite):
-        return str(type)
-    lines = [f"    {member.type} {member.name};" for member in inner.members]
-    return "\n".join([f"{inner} {{", *lines, "};"])
+    for name, text in (("key", key), ("value", value)):
+        if text:
+            print(f"\n{name}: {text}")
 
 
 @click.command()
@@ -195,9 +182,7 @@ def dump(map_name: str, per_cpu: bool, as_json: bool) -> None:
     if as_json:
         output.print_json([entries.entry_json(entry) for entry in found])
         return
-    columns, rows = entries.columns_and_rows(
-        found, each_cpu=per_cpu, key_formats=forms[0], value_formats=forms[1]
-    )
+    columns, rows = entries.columns_and_rows(found, forms, each_cpu=per_cpu)
     output.print_table(columns, rows, empty=f"map {name} is empty")
     if any(entry.value is None and entry.per_cpu for entry in found) and not per_cpu:
         terminal.note("its values cannot be added up over the CPUs, so that each CPU's is shown")

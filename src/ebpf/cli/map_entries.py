@@ -65,9 +65,7 @@ def get(map_name: str, words: tuple[str, ...], per_cpu: bool, as_json: bool) -> 
     if as_json:
         output.print_json(entries.entry_json(entry))
         return
-    columns, rows = entries.columns_and_rows(
-        [entry], each_cpu=per_cpu, key_formats=forms[0], value_formats=forms[1]
-    )
+    columns, rows = entries.columns_and_rows([entry], forms, each_cpu=per_cpu)
     output.print_table(columns, rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -46,6 +47,23 @@ def painter(stream: TextIO) -> Paint:
         return f"\x1b[{';'.join(_CODES[word] for word in style.split())}m{text}\x1b[0m"
 
     return paint
+
+
+def wrapped(text: str, stream: TextIO) -> str:
+    """Long lines broken between words, for a terminal; what is indented, such as source, is left alone."""
+    if not is_terminal(stream):
+        return text
+    width = shutil.get_terminal_size().columns
+    if all(len(line) <= width for line in text.splitlines()):
+        return text
+    from textwrap import fill
+
+    return "\n".join(
+        line
+        if len(line) <= width or line.startswith(" ")
+        else fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        for line in text.splitlines()
+    )
 
 
 def note(text: str) -> None:

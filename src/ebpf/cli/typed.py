@@ -1,17 +1,16 @@
-"""Parts of values that people read better than the number they are: addresses, network byte order, prefixes.
+"""Parts of values that people read better than the number they are: addresses and address prefixes.
 
 What is shown here is what `ebpf.btf.text.parse` reads back.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, ip_address
 from typing import TYPE_CHECKING, Any
 
 from ebpf.btf import types as t
-from ebpf.btf.layout import resolve, size_of
+from ebpf.btf.layout import bit_field, resolve
 from ebpf.btf.values import codec
 from ebpf.errors import Error
 
@@ -31,7 +30,7 @@ def formats(type: t.Type | None, name: str) -> Formats:
 
 
 def key_formats(live: Map) -> Formats:
-    """The same for the keys of a map: those of an LPM trie are prefixes, if they have the size of an address."""
+    """The same for the keys of a map: those of an LPM trie that have the size for it are address prefixes."""
     from ebpf.uapi import MapType
 
     if live.type is MapType.LPM_TRIE and live.key_size in (8, 20):
@@ -42,6 +41,32 @@ def key_formats(live: Map) -> Formats:
 def forms_of(live: Map) -> tuple[Formats, Formats]:
     """How parts of a map's keys, and of its values, are shown."""
     return key_formats(live), formats(live.value_type, "value")
+
+
+def declaration(type: t.Type | None) -> str | None:
+    """The C declaration of a type: a struct or union with its members, else its name."""
+    if type is None:
+        return None
+    inner = resolve(type)
+    return "\n".join(_members(inner)) + ";" if isinstance(inner, t.Composite) else str(type)
+
+
+def _members(type: t.Composite) -> list[str]:
+    keyword = "union" if isinstance(type, t.Union) else "struct"
+    lines = [f"{keyword} {type.name} {{" if type.name else f"{keyword} {{"]
+    for member in type.members:
+        dimensions, base = "", member.type
+        while isinstance(base, t.Array):
+            dimensions, base = f"{dimensions}[{base.length}]", base.element
+        bits = bit_field(member)
+        behind = f" {member.name}{dimensions}" if member.name else ""
+        behind += f":{bits[1]};" if bits else ";"
+        if isinstance(base, t.Composite) and not base.name:
+            first, *rest = _members(base)
+            lines += [f"    {line}" for line in (first, *rest[:-1], f"{rest[-1]}{behind}")]
+        else:
+            lines.append(f"    {base}{behind}".replace("* ", "*"))
+    return [*lines, "}"]
 
 
 def _formats(type: t.Type, path: str) -> Iterator[tuple[str, Callable[[Any], str]]]:
@@ -61,34 +86,18 @@ def _formats(type: t.Type, path: str) -> Iterator[tuple[str, Callable[[Any], str
 
 def _form(type: t.Type) -> Callable[[Any], str] | None:
     while isinstance(type, t.Reference) and not isinstance(type, t.Pointer):
-        if isinstance(type, t.Typedef) and type.name in _BIG_ENDIAN:
-            return _BIG_ENDIAN[type.name]
+        if isinstance(type, t.Typedef) and type.name == "__be32":  # nearly always an address
+            return lambda value: str(IPv4Address(int(value)))
         type = type.target
     if isinstance(type, t.Composite) and type.name in _ADDRESSES:
         whole = codec(type)
         return lambda value: str(ip_address(whole.encode(value)))
     if isinstance(type, t.Array) and type.length == _MAC:
         element = resolve(type.element)
-        if (
-            isinstance(element, t.Int)
-            and size_of(element) == 1
-            and not element.signed
-            and element.name != "char"
-        ):
+        is_byte = isinstance(element, t.Int) and element.size == 1 and not element.signed
+        if is_byte and element.name != "char":
             return lambda value: ":".join(f"{byte:02x}" for byte in value)
     return None
-
-
-def _stored(value: int, size: int) -> bytes:
-    return int(value).to_bytes(size, sys.byteorder)
-
-
-#: Integers in network byte order: four bytes are nearly always an address.
-_BIG_ENDIAN: dict[str, Callable[[Any], str]] = {
-    "__be16": lambda value: f"be:{int.from_bytes(_stored(value, 2), 'big')}",
-    "__be32": lambda value: str(IPv4Address(_stored(value, 4))),
-    "__be64": lambda value: f"be:{int.from_bytes(_stored(value, 8), 'big')}",
-}
 
 
 def _prefix(live: Map, key: Any) -> str:
