@@ -513,10 +513,11 @@ def test_variables_configure_and_count() -> None:
 
 
 def test_tables_of_a_hash_of_maps_are_exchanged_in_one_step() -> None:
-    spec = compiled("hash_of_maps")
-    template = spec.maps["watched"].inner
-    assert template is not None
-    with spec.load() as obj, ebpf.Map.create(template) as old, ebpf.Map.create(template) as new:
+    with (
+        compiled("hash_of_maps").load() as obj,
+        obj.maps["watched"].create_inner() as old,
+        obj.maps["watched"].create_inner() as new,
+    ):
         run, watched = obj.programs["hash_of_maps"].run, obj.maps["watched"]
         run(packets.udp(port=53))
         watched[53] = old
@@ -524,11 +525,8 @@ def test_tables_of_a_hash_of_maps_are_exchanged_in_one_step() -> None:
         run(packets.udp(port=54), repeat=5)
         watched[53] = new
         run(packets.udp(port=53, source="10.0.0.9"), repeat=7)
-        address = {
-            text: int.from_bytes(ip_address(text).packed, sys.byteorder) for text in ("10.0.0.1", "10.0.0.9")
-        }
-        assert dict(old) == {address["10.0.0.1"]: 5}
-        assert dict(new) == {address["10.0.0.9"]: 7}
+        assert dict(old) == {int(ip_address("10.0.0.1")): 5}
+        assert dict(new) == {int(ip_address("10.0.0.9")): 7}
         assert list(watched) == [53]
 
 
