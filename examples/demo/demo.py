@@ -153,7 +153,8 @@ def without_privileges(spec: ebpf.Spec, missing: list[str]) -> None:
     """Say what is missing, and show the program."""
     from ebpf.isa.listing import listing, render
 
-    console.print(f"[yellow]Loading it needs {', '.join(missing)}, which this process lacks.[/]")
+    lacking = ", ".join(dict.fromkeys(missing))
+    console.print(f"[yellow]Loading it needs {lacking}, which this process lacks.[/]")
     console.print("What can be shown without: the program as compiled. For the rest: sudo make demo\n")
     for program in spec.programs.values():
         print(render(listing(program.instructions, program.name)))
