@@ -7,13 +7,14 @@ import os
 from collections.abc import ItemsView as _ItemsView
 from collections.abc import Iterator, MutableMapping
 from collections.abc import ValuesView as _ValuesView
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ebpf.errors import Error, KernelError
 from ebpf.kernel import bpf
 from ebpf.kernel.fd import FD
 from ebpf.maps import walk
 from ebpf.maps.failures import kernel_error
+from ebpf.maps.held import Held
 from ebpf.maps.operations import DELETE, LOOKUP, PEEK, POP, PUSH, UPDATE, WALK, operations, require
 from ebpf.spec.model import MapSpec
 from ebpf.uapi import MapFlags, MapType, UpdateFlags
@@ -34,7 +35,7 @@ _ANY, _NOEXIST, _EXIST, _LOCK = (
 )
 
 
-class Map(MutableMapping[Any, Any]):
+class Map(Held, MutableMapping[Any, Any]):
     """A map in the kernel, used like a dict.
 
     Keys and values are Python values by the map's BTF: integers, structs with fields by name, text. A map
@@ -48,12 +49,11 @@ class Map(MutableMapping[Any, Any]):
     """
 
     def __init__(self, fd: FD, spec: MapSpec, *, name: str | None = None) -> None:
-        self._fd = fd
+        super().__init__(fd)
         self._spec = spec
         self._name = name if name is not None else spec.name
         self._operations = operations(spec.type)
         self._id: int | None = None
-        self._pin: str | None = None
         self._codecs: tuple[Codec, Codec] | None = None
         self._stride: int | None = None
         self._is_percpu = spec.type.is_percpu
@@ -402,53 +402,8 @@ class Map(MutableMapping[Any, Any]):
         except OSError as error:
             self._refuse(error, "written", key)
 
-    # --- life -------------------------------------------------------------------------------------------
-
-    def pin(self, path: str | os.PathLike[str]) -> str:
-        """Give it a name in a bpffs, which keeps it alive when this process ends (4.4).
-
-        A relative path is below /sys/fs/bpf. Folders are made; "." becomes "_", as a bpffs takes no dots.
-        Gives the path.
-        """
-        from ebpf.maps import pins
-
-        self._pin = place = pins.pin(self.fileno(), path, f"map {self._name!r}")
-        return place
-
-    def unpin(self, path: str | os.PathLike[str] | None = None) -> None:
-        """Remove a pin: that path, or the one it was pinned or opened under."""
-        from ebpf.maps import pins
-
-        where = path if path is not None else self._pin
-        if where is None:
-            raise Error(f"map {self._name!r} was not pinned here: name the path to unpin")
-        pins.unpin(where, f"map {self._name!r}")
-        if path is None or os.fspath(path) == self._pin:
-            self._pin = None
-
-    @property
-    def pinned(self) -> str | None:
-        """The path that it was pinned or opened under by this object, if any."""
-        return self._pin
-
-    def fileno(self) -> int:
-        """Its descriptor; Error once closed."""
-        return self._fd.fileno()
-
-    @property
-    def closed(self) -> bool:
-        """Whether it is closed."""
-        return self._fd.closed
-
-    def close(self) -> None:
-        """Close the descriptor; the map lives on while a program or pin holds it."""
-        self._fd.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self.close()
+    def _what(self) -> str:
+        return f"map {self._name!r}"
 
     def __repr__(self) -> str:
         sizes = f"key {self.key_size}, value {self.value_size} bytes, {self.max_entries} entries"

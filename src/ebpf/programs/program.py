@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from ebpf.errors import Error, KernelError
 from ebpf.kernel import bpf
 from ebpf.kernel.fd import FD
 from ebpf.maps.failures import kernel_error
+from ebpf.maps.held import Held
 from ebpf.uapi import NAME_LENGTH, ProgramType
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ebpf.programs.verification import Verification
 
 
-class Program:
+class Program(Held):
     """A program in the kernel.
 
     `Program.open` and `Program.from_id` find one; loading a Spec makes them. It owns a descriptor: `close()`
@@ -29,10 +30,9 @@ class Program:
     """
 
     def __init__(self, fd: FD, type: ProgramType, name: str | None = None, *, log: str = "") -> None:
-        self._fd = fd
+        super().__init__(fd)
         self._name = name
         self._id: int | None = None
-        self._pin: str | None = None
         self.type = type  #: what it may do and what its context is
         self.log = log  #: the verifier's, if loading asked for one
 
@@ -170,58 +170,13 @@ class Program:
 
         return attach_xdp(self, interface, mode=mode, replace=replace, expected=expected, netns=netns)
 
-    # --- life -------------------------------------------------------------------------------------------
-
-    def pin(self, path: str | os.PathLike[str]) -> str:
-        """Give it a name in a bpffs, which keeps it loaded when this process ends (4.4).
-
-        A relative path is below /sys/fs/bpf. Folders are made; "." becomes "_", as a bpffs takes no dots.
-        Gives the path.
-        """
-        from ebpf.maps import pins
-
-        self._pin = place = pins.pin(self.fileno(), path, f"program {self.name!r}")
-        return place
-
-    def unpin(self, path: str | os.PathLike[str] | None = None) -> None:
-        """Remove a pin: that path, or the one it was pinned or opened under."""
-        from ebpf.maps import pins
-
-        where = path if path is not None else self._pin
-        if where is None:
-            raise Error(f"program {self.name!r} was not pinned here: name the path to unpin")
-        pins.unpin(where, f"program {self.name!r}")
-        if path is None or os.fspath(path) == self._pin:
-            self._pin = None
-
-    @property
-    def pinned(self) -> str | None:
-        """The path that it was pinned or opened under by this object, if any."""
-        return self._pin
-
-    def fileno(self) -> int:
-        """Its descriptor; Error once closed."""
-        return self._fd.fileno()
+    def _what(self) -> str:
+        return f"program {self.name!r}"
 
     @property
     def fd(self) -> int:
         """Its descriptor; Error once closed."""
-        return self._fd.fileno()
-
-    @property
-    def closed(self) -> bool:
-        """Whether it is closed."""
-        return self._fd.closed
-
-    def close(self) -> None:
-        """Close the descriptor; the program lives on while a link or pin holds it."""
-        self._fd.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self.close()
+        return self.fileno()
 
     def __repr__(self) -> str:
         return (
